@@ -1,0 +1,1 @@
+"""Content-addressed bytes on this node: put, get, replication to peers and fetch from them."""

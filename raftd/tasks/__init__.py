@@ -1,0 +1,1 @@
+"""The built-in task kinds, found through the entry-point group raftd.tasks and run inside slot processes."""
