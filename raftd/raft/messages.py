@@ -1,0 +1,84 @@
+"""The messages between cores: frozen dataclasses with the paper's names. The codec gives them their wire form.
+
+``InstallSnapshot`` and ``TimeoutNow`` join the union when snapshots and leadership transfer do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raftd.raft.types import Entry, NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVote:
+    """A candidate asks for a vote, or (``pre_vote``) asks whether it would get one.
+
+    ``term`` is the term campaigned for; with ``pre_vote`` it is one above the sender's own, which does not move
+    (thesis §9.6). ``transfer`` marks a campaign that the old leader asked for: it overrides that leader's lease.
+    """
+
+    sender: NodeId
+    receiver: NodeId
+    term: int
+    last_log_index: int
+    last_log_term: int
+    pre_vote: bool = False
+    transfer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVoteReply:
+    """``term`` is the voter's own, except that a granted pre-vote carries the term that was asked for."""
+
+    sender: NodeId
+    receiver: NodeId
+    term: int
+    granted: bool
+    pre_vote: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEntries:
+    """The leader's log after (``prev_log_index``, ``prev_log_term``); empty to probe, to carry the commit, or to beat.
+
+    A *heartbeat* is an empty append whose prev is the follower's match (0, 0 while that is unknown), so that it
+    always fits and whose commit is min(match, commit). It never says where the follower's log ends, only that
+    the leader lives. ``round`` counts the leader's read rounds within its term; a reply echoes it, and so proves
+    that its sender still followed this leader after the round had begun (ReadIndex, thesis §6.4). 0 = no round yet.
+    """
+
+    sender: NodeId
+    receiver: NodeId
+    term: int
+    prev_log_index: int
+    prev_log_term: int
+    entries: tuple[Entry, ...]
+    leader_commit: int
+    round: int = 0
+    heartbeat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEntriesReply:
+    """The answer to one append; ``round`` and ``heartbeat`` are echoed.
+
+    Success: ``match_index`` = prev + len(entries) of the append, all of it durable at the sender.
+    Failure: ``reject_index`` is the append's prev, and (``hint_index``, ``hint_term``) is the highest entry of the
+    sender at or below it whose term is not above the append's prev term: the logs cannot agree beyond it.
+    A stale leader gets a failure that carries the higher term.
+    """
+
+    sender: NodeId
+    receiver: NodeId
+    term: int
+    success: bool
+    match_index: int = 0
+    reject_index: int = 0
+    hint_index: int = 0
+    hint_term: int = 0
+    round: int = 0
+    heartbeat: bool = False
+
+
+Message = RequestVote | RequestVoteReply | AppendEntries | AppendEntriesReply

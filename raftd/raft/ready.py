@@ -1,0 +1,105 @@
+"""What the core hands its host: the Ready (what to persist, send and apply, and in which order) and the Status.
+
+The order of effects is stated here once and obeyed by one loop:
+
+1. ``messages`` may leave at once, in parallel with the write.
+2. Hand ``entries``, then ``hard_state``, to the storage thread (one FIFO; in one Ready the entries are written
+   before the hard state, so that a torn tail never leaves a commit above the log). ``must_sync`` says whether it
+   needs an fsync; a changed commit alone does not.
+3. When the storage has done this Ready *and all before it*, in this order: make ``entries`` visible through the
+   ``LogReader``, send ``messages_after_persist``, call ``RawNode.persisted(number)``.
+4. Apply ``committed_entries`` in order, then call ``RawNode.applied(last index)``. They are durable already, so
+   this need not wait for step 3.
+
+The host may take the next Ready before the previous one is durable. It calls ``persisted`` at least for every Ready
+that has ``must_sync`` or ``messages_after_persist``; a number attests every Ready before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raftd.raft.messages import Message
+from raftd.raft.types import Configuration, Entry, HardState, NodeId, ReadContext, Role, SoftState
+
+
+@dataclass(frozen=True, slots=True)
+class ReadState:
+    """A confirmed read: serve it from the state machine once that has applied ``index``."""
+
+    context: ReadContext
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """One batch of effects. See the module for their order; no field repeats what an earlier Ready carried."""
+
+    number: int
+    """1, 2, 3, ... within one life of the node."""
+    soft_state: SoftState | None
+    """Only when it changed since the last Ready."""
+    hard_state: HardState | None
+    """To persist; only when it changed since the last Ready."""
+    entries: tuple[Entry, ...]
+    """To persist. Contiguous; the first may overwrite: it replaces everything at its index and above."""
+    must_sync: bool
+    messages: tuple[Message, ...]
+    messages_after_persist: tuple[Message, ...]
+    committed_entries: tuple[Entry, ...]
+    """To apply: at or below both the commit and what is durable here."""
+    read_states: tuple[ReadState, ...]
+    reads_dropped: tuple[ReadContext, ...]
+    """Reads that will never be confirmed because leadership was lost: fail or forward them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One line of the trace: the node changed its role, its term or its leader."""
+
+    node: NodeId
+    event: str
+    role: Role
+    term: int
+    vote: NodeId
+    leader: NodeId
+    last_index: int
+    commit: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressStatus:
+    """What a leader knows of one member."""
+
+    node: NodeId
+    state: str
+    match_index: int
+    next_index: int
+    inflight_messages: int
+    inflight_bytes: int
+    recent_active: bool
+    is_learner: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A snapshot of the core for people and metrics."""
+
+    id: NodeId
+    role: Role
+    term: int
+    vote: NodeId
+    leader: NodeId
+    commit: int
+    applied: int
+    first_index: int
+    last_index: int
+    durable_index: int
+    """The last index whose entry is durable here."""
+    uncommitted_bytes: int
+    pending_reads: int
+    outstanding_readies: int
+    """Readys with a sync that are not durable yet."""
+    configuration: Configuration
+    progress: tuple[ProgressStatus, ...]
+    """Empty unless this node leads. Its own row is among them."""
