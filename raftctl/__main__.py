@@ -1,0 +1,5 @@
+"""``python -m raftctl`` is ``raftctl``."""
+
+from raftctl.app import main
+
+main()
