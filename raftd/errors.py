@@ -30,6 +30,7 @@ Broken invariants are not in this tree: they crash the process (see ``raftd.raft
     ├── Refused                       this caller may not do this here                       exit 1
     │   ├── Unauthenticated
     │   ├── WrongIdentity             wrong cluster, wrong store, wrong node
+    │   ├── IncarnationLost           the cluster has given up on this life of the executor
     │   └── FaultInjectionOff
     ├── StorageError                  the disk said no, or says something unknown            exit 1
     └── UnknownFormat                 bytes of a version that this build does not know       exit 1
@@ -37,6 +38,7 @@ Broken invariants are not in this tree: they crash the process (see ``raftd.raft
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -232,6 +234,12 @@ class WrongIdentity(Refused):
     code = "wrong_identity"
 
 
+class IncarnationLost(Refused):
+    """The cluster has given up on this incarnation of an executor: it ends what it runs and comes back as a higher one."""
+
+    code = "incarnation_lost"
+
+
 class FaultInjectionOff(Refused):
     """The node was started without fault injection."""
 
@@ -248,3 +256,17 @@ class UnknownFormat(RaftdError):
     """Bytes carry a version that this build does not know: it halts rather than guess."""
 
     code = "unknown_format"
+
+
+def _tree(root: type[RaftdError]) -> Iterator[type[RaftdError]]:
+    yield root
+    for branch in root.__subclasses__():
+        yield from _tree(branch)
+
+
+def from_code(code: str, message: str, try_: str = "") -> RaftdError:
+    """The error that another node sent, by its wire code; a code of a newer version becomes a plain ``RaftdError``."""
+    for kind in _tree(RaftdError):
+        if kind.__module__ == __name__ and kind.code == code:
+            return kind(message, try_=try_)
+    return RaftdError(message, try_=try_)

@@ -1,0 +1,245 @@
+"""The settings of one node: flag > environment > TOML file > default, validated once, here.
+
+What may live here: the frozen ``Config``, where each value may come from, and the rules between values. A setting
+of the whole cluster (limits, retention, the lease) is not here: those are replicated state
+(``raftd.scheduler.model.Settings``), for two nodes must never disagree on them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from raftd.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "RAFTD_"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that ``raftd run`` needs to know. Field names are the TOML keys and, upper-cased, the variables.
+
+    Attributes:
+        data_dir: made by ``raftd init``; holds identity, log, blobs and captured output.
+        listen: ``host:port`` that gRPC is served on.
+        advertise: ``host:port`` that others reach this node under; empty: the same as ``listen``.
+        slots: how many attempts run at once.
+        allow: task kinds that are off unless named here (``shell``).
+        labels: free text pairs, shown and (later) matched by requirements.
+        token_file: a file with the token that every call must carry; None: no token is asked for.
+        fault_injection: serve ``Admin.SetFaults`` (partitions that act inside this node's transport).
+        insecure: serve on an address that is not loopback although nothing is encrypted.
+        tick_ms, heartbeat_ticks, election_ticks: Raft's clock; the election timeout is election_ticks to
+            2 x election_ticks - 1 ticks.
+        segment_bytes: size of one preallocated log segment.
+        slot_nice: CPU priority of the slots, so that tasks never delay heartbeats.
+        stop_grace_ms: between TERM and KILL of an attempt.
+        output_limit_bytes: captured stdout and stderr of an attempt, each.
+        log_file: where raftd writes its own log; None: stderr.
+        log_file_bytes: at this size the log file is rotated (one old file is kept).
+        log_level: debug, info, warning or error.
+    """
+
+    data_dir: Path
+    listen: str = "127.0.0.1:7411"
+    advertise: str = ""
+    slots: int = 1
+    allow: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    token_file: Path | None = None
+    fault_injection: bool = False
+    insecure: bool = False
+    tick_ms: int = 50
+    heartbeat_ticks: int = 2
+    election_ticks: int = 8
+    segment_bytes: int = 16 * 1024 * 1024
+    slot_nice: int = 15
+    stop_grace_ms: int = 5_000
+    output_limit_bytes: int = 1024 * 1024
+    log_file: Path | None = None
+    log_file_bytes: int = 16 * 1024 * 1024
+    log_level: str = "info"
+
+    @property
+    def address(self) -> str:
+        """The ``host:port`` that others use."""
+        return self.advertise or self.listen
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Take ``host:port`` apart; an IPv6 host stands in brackets.
+
+    Raises:
+        ConfigError: it is not of that form, or the port is not 0 to 65535.
+    """
+    host, separator, port = address.rpartition(":")
+    if not separator or not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"not a host:port address: {address!r}", try_="write it like 127.0.0.1:7411")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _integer(low: int, high: int) -> Callable[[str, Any], int]:
+    def parse(name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ConfigError(f"{name} = {value!r} is not a whole number")
+        try:
+            number = int(value)
+        except ValueError:
+            raise ConfigError(f"{name} = {value!r} is not a whole number") from None
+        if not low <= number <= high:
+            raise ConfigError(f"{name} = {number} is outside {low} to {high}")
+        return number
+
+    return parse
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if isinstance(value, str) and value.lower() in known:
+        return known[value.lower()]
+    raise ConfigError(f"{name} = {value!r} is neither true nor false")
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} = {value!r} is not text")
+    return value
+
+
+def _path(name: str, value: Any) -> Path:
+    if isinstance(value, Path):
+        return value
+    text = _text(name, value)
+    if not text:
+        raise ConfigError(f"{name} is empty")
+    return Path(text).expanduser()
+
+
+def _words(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(word for word in value.replace(",", " ").split() if word)
+    if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
+        return tuple(value)
+    raise ConfigError(f"{name} = {value!r} is not a list of words")
+
+
+def _pairs(name: str, value: Any) -> dict[str, str]:
+    if isinstance(value, Mapping):
+        return {_text(name, key): _text(name, word) for key, word in value.items()}
+    pairs = {}
+    for word in _words(name, value):
+        key, separator, text = word.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"{name}: {word!r} is not of the form key=value")
+        pairs[key] = text
+    return pairs
+
+
+_PARSERS: dict[str, Callable[[str, Any], Any]] = {
+    "data_dir": _path,
+    "listen": _text,
+    "advertise": _text,
+    "slots": _integer(0, 1024),
+    "allow": _words,
+    "labels": _pairs,
+    "token_file": _path,
+    "fault_injection": _boolean,
+    "insecure": _boolean,
+    "tick_ms": _integer(1, 10_000),
+    "heartbeat_ticks": _integer(1, 1_000),
+    "election_ticks": _integer(2, 10_000),
+    "segment_bytes": _integer(64 * 1024, 1 << 30),
+    "slot_nice": _integer(0, 19),
+    "stop_grace_ms": _integer(0, 3_600_000),
+    "output_limit_bytes": _integer(1024, 1 << 30),
+    "log_file": _path,
+    "log_file_bytes": _integer(4096, 1 << 40),
+    "log_level": _text,
+}
+
+
+def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None) -> Config:
+    """Put a node's settings together.
+
+    Args:
+        flags: what the command line says; a value of None means that the flag was not given.
+        environment: the process's variables; ``RAFTD_SLOTS`` sets ``slots``, and so on.
+        file: a TOML file, or None.
+
+    Raises:
+        ConfigError: a value is wrong, a key is unknown, or two values clash; both are named.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+
+    def take(key: str, value: Any, source: str) -> None:
+        values[key] = _PARSERS[key](source, value)
+        sources[key] = source
+
+    if file is not None:
+        for key, value in _read_file(file).items():
+            if key not in _PARSERS:
+                raise ConfigError(f"{file}: unknown setting {key!r}", try_=f"the settings are {', '.join(_PARSERS)}")
+            take(key, value, f"{file}: {key}")
+    for key in _PARSERS:
+        variable = ENVIRONMENT_PREFIX + key.upper()
+        if variable in environment:
+            take(key, environment[variable], variable)
+    for key, value in flags.items():
+        if value is not None:
+            take(key, value, "--" + key.replace("_", "-"))
+    if "data_dir" not in values:
+        raise ConfigError("no data directory is named", try_="raftd run --data-dir DIR (made by raftd init)")
+    config = Config(**values)
+    _check(config, {f.name: sources.get(f.name, f"the default of {f.name}") for f in fields(Config)})
+    return config
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the settings file {file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}") from None
+
+
+def _check(config: Config, sources: Mapping[str, str]) -> None:
+    for key in ("listen", "advertise"):
+        address = getattr(config, key)
+        if not address:
+            continue
+        host, _ = split_address(address)
+        if not config.insecure and not is_loopback(host):
+            raise ConfigError(
+                f"{sources[key]} = {address}: nothing is encrypted, so only loopback addresses are served",
+                try_="use 127.0.0.1, or say --insecure if everyone on that network may read and command this node",
+            )
+    if config.election_ticks <= 2 * config.heartbeat_ticks:
+        raise ConfigError(
+            f"{sources['election_ticks']} = {config.election_ticks} must be more than twice "
+            f"{sources['heartbeat_ticks']} = {config.heartbeat_ticks}, or one lost heartbeat starts an election"
+        )
+    if config.log_level not in ("debug", "info", "warning", "error"):
+        raise ConfigError(f"{sources['log_level']} = {config.log_level!r} is not debug, info, warning or error")
+    unknown = [kind for kind in config.allow if kind not in ("shell",)]
+    if unknown:
+        raise ConfigError(f"{sources['allow']}: {unknown[0]!r} is not a kind that must be allowed", try_="--allow shell")
