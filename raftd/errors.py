@@ -26,10 +26,13 @@ Broken invariants are not in this tree: they crash the process (see ``raftd.raft
     │   ├── QueueFull                 retryable; carries the limit
     │   ├── TooManyUncommitted        retryable; carries the limit
     │   ├── RequestIdConflict
+    │   ├── RequestExpired            the request id is older than ids are remembered
+    │   ├── StaleToken                the attempt is not the current one
     │   └── NameTaken
     ├── Refused                       this caller may not do this here                       exit 1
     │   ├── Unauthenticated
     │   ├── WrongIdentity             wrong cluster, wrong store, wrong node
+    │   ├── StaleIncarnation          this incarnation of the node is over
     │   ├── IncarnationLost           the cluster has given up on this life of the executor
     │   └── FaultInjectionOff
     ├── StorageError                  the disk said no, or says something unknown            exit 1
@@ -210,6 +213,18 @@ class RequestIdConflict(Rejected):
     code = "request_id_conflict"
 
 
+class RequestExpired(Rejected):
+    """The request id is older than ids are remembered: whether it ran is not known any more, so it is not run."""
+
+    code = "request_expired"
+
+
+class StaleToken(Rejected):
+    """The attempt is not the current one of its task, or its token is not equal: it changes nothing."""
+
+    code = "stale_token"
+
+
 class NameTaken(Rejected):
     """The name belongs to something else."""
 
@@ -238,6 +253,12 @@ class IncarnationLost(Refused):
     """The cluster has given up on this incarnation of an executor: it ends what it runs and comes back as a higher one."""
 
     code = "incarnation_lost"
+
+
+class StaleIncarnation(Refused):
+    """This incarnation of the node was given up, or a later one has registered; the node must raise its own."""
+
+    code = "stale_incarnation"
 
 
 class FaultInjectionOff(Refused):

@@ -18,10 +18,9 @@ from raftd.scheduler.attach import (
     Hello,
     Renewal,
     Stop,
-    StopReason,
     Welcome,
 )
-from raftd.scheduler.model import AttemptOutcome, BlobRef, FencingToken
+from raftd.scheduler.model import AttemptOutcome, BlobRef, FencingToken, StopReason
 
 _STOP_WORDS = {StopReason.CANCELLED: "cancelled", StopReason.TIMED_OUT: "timed_out"}
 _STOP_REASONS = {word: reason for reason, word in _STOP_WORDS.items()}

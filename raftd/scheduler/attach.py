@@ -9,16 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 
-from raftd.scheduler.model import AttemptOutcome, BlobRef, FencingToken
-
-
-class StopReason(IntEnum):
-    """Why a running attempt is asked to end."""
-
-    CANCELLED = 1
-    TIMED_OUT = 2
+from raftd.scheduler.model import AttemptOutcome, BlobRef, FencingToken, StopReason
 
 
 @dataclass(frozen=True, slots=True)

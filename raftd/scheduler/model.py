@@ -1,0 +1,336 @@
+"""What the replicated state is made of: records, and the small values in them.
+
+What may live here: enums, frozen dataclasses and their arithmetic-free helpers. Records never change: a transition puts
+a new one in the place of the old, so that a snapshot, a watcher or a reply can hold one for as long as it likes.
+The numbers of the enums are those of protos/scheduler.proto and of every log and snapshot: never renumber.
+Times are Unix milliseconds of the cluster's clock, 0 where there is none yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+MAX_TIME_MS = 1 << 60
+"""No time in the state is later: sums of times and durations stay far inside 64 bits."""
+
+MAX_DURATION_MS = 10 * 366 * 24 * 3600 * 1000
+"""The longest timeout or backoff that is taken: ten years."""
+
+
+class TaskState(IntEnum):
+    """Where a task is. The last three absorb (see ``transitions``)."""
+
+    PENDING = 1
+    RUNNING = 2
+    SUCCEEDED = 3
+    FAILED = 4
+    CANCELLED = 5
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the task has ended for good."""
+        return self >= TaskState.SUCCEEDED
+
+
+class AttemptOutcome(IntEnum):
+    """How an attempt ended; what each costs the task is the table in ``transitions``."""
+
+    SUCCEEDED = 1
+    FAILED = 2
+    """The task's own error."""
+    TIMED_OUT = 3
+    """Its run timeout passed."""
+    CANCELLED = 4
+    CRASHED = 5
+    """The slot's process died under it."""
+    LOST = 6
+    """Its node was lost, or came back as a new incarnation."""
+    NOT_STARTED = 7
+    """The executor could not start it."""
+
+
+class StopReason(IntEnum):
+    """Why a running attempt is asked to end."""
+
+    CANCELLED = 1
+    TIMED_OUT = 2
+
+
+class Health(IntEnum):
+    """What the cluster believes of a node."""
+
+    UP = 1
+    LOST = 2
+
+
+class Eligibility(IntEnum):
+    """Whether a node takes new attempts."""
+
+    READY = 1
+    CORDONED = 2
+    DRAINING = 3
+
+
+class NodeRole(IntEnum):
+    """What a node is beside an executor; a worker holds no log."""
+
+    VOTER = 1
+    LEARNER = 2
+    WORKER = 3
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FencingToken:
+    """Names one attempt for ever; later attempts have greater tokens (epoch first, then counter)."""
+
+    epoch: int
+    counter: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.counter}"
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRef:
+    """Bytes by content: ``digest`` is SHA-256, 64 lower-case hex digits."""
+
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What is to be run and how; one record for all tasks of an array.
+
+    Attributes:
+        args: ``{}`` in an argument stands for the array index (see ``queries.task_args``).
+        payload: the task's standard input.
+        env: name and value, sorted by name.
+        priority: higher first.
+        retries: further attempts after an error or a timeout of the task.
+        backoff_first_ms: the delay before the first retry; it doubles with each further one.
+        backoff_max_ms: the longest delay before a retry.
+        run_timeout_ms: how long one attempt may run; 0 = for ever.
+    """
+
+    kind: str
+    args: tuple[str, ...] = ()
+    payload: bytes = b""
+    env: tuple[tuple[str, str], ...] = ()
+    name: str = ""
+    priority: int = 0
+    retries: int = 0
+    backoff_first_ms: int = 1_000
+    backoff_max_ms: int = 60_000
+    run_timeout_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """A submission of many tasks, one for each index from first to last, both included."""
+
+    first_index: int
+    last_index: int
+    max_failures: int = 0
+    """0 = no limit; after so many failed tasks the rest of the job is cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of a task on one slot.
+
+    Attributes:
+        number: from 1.
+        occupied_at_ms: cluster time at which its Occupy was applied.
+        started_at_ms: when the slot started it, by the node's clock; 0 until it has ended.
+        ended_at_ms: when it ended: by the node's clock, or cluster time where the node is lost.
+        outcome: None while it runs.
+        stopping: why it has been asked to end, if it has been.
+    """
+
+    number: int
+    node: str
+    slot: int
+    incarnation: int
+    token: FencingToken
+    occupied_at_ms: int
+    started_at_ms: int = 0
+    ended_at_ms: int = 0
+    outcome: AttemptOutcome | None = None
+    reason: str = ""
+    stopping: StopReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One unit of work.
+
+    Attributes:
+        not_before_ms: a pending task waits at least until then.
+        attempts: the latest ones, oldest first, at most ``Settings.max_attempts_kept``; of a running task the last is
+            the current one.
+        failures: attempts that ended by the task's own error or timeout; these use up ``spec.retries``.
+        crashes: attempts that died with their slot or node; these have a limit of their own.
+        returns: attempts that cost the task nothing (not started, or given back).
+        result: of the attempt that succeeded.
+        reason: why it failed or was cancelled.
+        changed_index: log index of its last change.
+    """
+
+    id: int
+    spec: TaskSpec
+    state: TaskState
+    job_id: int | None
+    array_index: int | None
+    request_id: str
+    submitted_at_ms: int
+    not_before_ms: int
+    attempts: tuple[Attempt, ...]
+    failures: int
+    crashes: int
+    returns: int
+    result: bytes | BlobRef | None
+    reason: str
+    finished_at_ms: int
+    changed_index: int
+
+    @property
+    def current(self) -> Attempt | None:
+        """The attempt that runs now: the only authoritative one."""
+        return self.attempts[-1] if self.state is TaskState.RUNNING else None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An array of tasks; their ids are ``first_task_id`` to ``first_task_id + total - 1``.
+
+    Attributes:
+        stopping: cancelled, or over its max_failures: nothing of it starts any more.
+        forgotten: ended tasks whose records are gone; the counts still count them.
+    """
+
+    id: int
+    spec: TaskSpec
+    array: ArraySpec
+    first_task_id: int
+    total: int
+    pending: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    forgotten: int
+    stopping: bool
+    submitted_at_ms: int
+    finished_at_ms: int
+    changed_index: int
+
+    @property
+    def task_ids(self) -> range:
+        """The ids of its tasks, in the order of their array indices."""
+        return range(self.first_task_id, self.first_task_id + self.total)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An executor that has registered.
+
+    Attributes:
+        labels: name and value, sorted by name.
+        kinds: the kinds of task it offers, sorted.
+        executing: for each slot the id of the task that occupies it, or None.
+    """
+
+    name: str
+    store_id: int
+    incarnation: int
+    role: NodeRole
+    labels: tuple[tuple[str, str], ...]
+    kinds: tuple[str, ...]
+    address: str
+    health: Health
+    eligibility: Eligibility
+    executing: tuple[int | None, ...]
+    changed_index: int
+
+    @property
+    def slots(self) -> int:
+        """How many attempts it runs at a time."""
+        return len(self.executing)
+
+    @property
+    def slots_free(self) -> int:
+        """Slots that nothing occupies, whether or not the node may take new attempts."""
+        return self.executing.count(None)
+
+    @property
+    def takes_work(self) -> bool:
+        """Up, ready and with a free slot: what *Free Nodes* means."""
+        return self.health is Health.UP and self.eligibility is Eligibility.READY and None in self.executing
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """What a request id stands for, kept until ``expires_at_ms``: the digest of the request and its answer."""
+
+    request_id: str
+    digest: bytes
+    first_task_id: int
+    count: int
+    job_id: int | None
+    expires_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRecord:
+    """An entry of the blob directory: which nodes hold these bytes, fsynced; names, sorted."""
+
+    ref: BlobRef
+    holders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A founding node."""
+
+    name: str
+    store_id: int
+    address: str
+    voter: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Genesis:
+    """Entry 1 of every log of a cluster, written by ``raftd init`` alone."""
+
+    cluster_id: int
+    epoch: int
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Replicated settings: limits, retention and the lease, the same on every node at the same index.
+
+    Attributes:
+        max_queue: pending tasks; a submission that would exceed it is refused.
+        max_args_bytes: arguments, environment and name of one submission together.
+        request_retention_ms: how long a request id is known; an id that carries its time of creation and is older is
+            refused, never run again.
+        tasks_kept: ended tasks whose records are kept.
+        tasks_kept_ms: how long they are kept at most.
+        crash_limit: so many crashes of its slot or node end a task.
+    """
+
+    max_payload_bytes: int = 256 * 1024
+    max_args_bytes: int = 64 * 1024
+    max_queue: int = 1_000_000
+    max_array: int = 10_000
+    max_inline_result_bytes: int = 4_096
+    request_retention_ms: int = 3_600_000
+    tasks_kept: int = 100_000
+    tasks_kept_ms: int = 7 * 24 * 3_600_000
+    max_attempts_kept: int = 20
+    crash_limit: int = 5
+    lease_ms: int = 6_000
