@@ -22,7 +22,7 @@ MAX_FUNCTION_LINES = 75
 
 # Written in two parts, so that this file does not contain what it forbids.
 LEFT_UNDONE = re.compile(
-    r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK")) + r")\b|NotImplemented" + "Error"
+    r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK")) + r")\b|raise NotImpl" + "emented"
 )
 KILL_BY_NAME = re.compile(r"\b(p" + "kill|kill" + r"all)\b")
 MACHINE_PATH = re.compile(r"(?<![\w.~$}-])/(wo" + "rk|ro" + "ot|ho" + "me|Us" + r"ers|tmp/v)/")
@@ -104,7 +104,8 @@ def assert_none(found: list[str], rule: str) -> None:
 
 
 def test_every_module_says_what_lives_in_it() -> None:
-    bare = [name_of(path) for path in python_files() if not ast.get_docstring(tree_of(path))]
+    written = (path for path in python_files() if path.stat().st_size)
+    bare = [name_of(path) for path in written if not ast.get_docstring(tree_of(path))]
     assert_none(bare, "a module opens with what may live in it and why")
 
 
