@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Protocol
 
-from raftd.raft.types import Entry
+from raftd.raft.types import ENTRY_OVERHEAD_BYTES, Entry, EntryType, InvariantViolation
+from raftd.raft.unstable import Unstable
 
 
 class LogReader(Protocol):
@@ -30,3 +32,162 @@ class LogReader(Protocol):
     def entries(self, low: int, high: int, max_bytes: int) -> Sequence[Entry]:
         """The entries low <= index < high, cut so that ``entry_bytes`` sum to at most ``max_bytes``, but never none
         when low < high."""
+
+
+class Log:
+    """The reader's entries followed by the unstable tail, with the three indices that move along it.
+
+    Invariants: applied <= handed_out <= min(commit, durable_index); commit <= last_index; terms never decrease with
+    the index. A committed entry is never replaced.
+    """
+
+    __slots__ = ("_reader", "applied", "commit", "handed_out", "unstable")
+
+    def __init__(self, reader: LogReader, commit: int, applied: int) -> None:
+        if commit > reader.last_index:
+            raise InvariantViolation(
+                f"the hard state says {commit} is committed, but the log ends at {reader.last_index}"
+            )
+        if not reader.first_index - 1 <= applied <= commit:
+            raise InvariantViolation(
+                f"applied {applied} is not between the log's start ({reader.first_index - 1}) and the commit {commit}"
+            )
+        self._reader = reader
+        self.unstable = Unstable(reader.last_index + 1)
+        self.commit = commit
+        self.handed_out = applied
+        """The last index that left in a Ready's committed entries."""
+        self.applied = applied
+
+    @property
+    def first_index(self) -> int:
+        """The lowest index whose entry is still held."""
+        return self._reader.first_index
+
+    @property
+    def last_index(self) -> int:
+        """The highest index, durable or not."""
+        return self.unstable.last_index
+
+    @property
+    def durable_index(self) -> int:
+        """The highest index whose entry is durable here."""
+        return self.unstable.offset - 1
+
+    @property
+    def last_term(self) -> int:
+        """The term of the last entry; 0 in an empty log."""
+        return self._held_term(self.last_index)
+
+    def term(self, index: int) -> int | None:
+        """The term at an index; None beyond the end or below what is held. Index 0 has term 0."""
+        if index > self.unstable.last_index or index < self._reader.first_index - 1:
+            return None
+        return self._held_term(index)
+
+    def _held_term(self, index: int) -> int:
+        unstable = self.unstable
+        if index >= unstable.offset:
+            return unstable.entries[index - unstable.offset].term
+        return self._reader.term(index)
+
+    def matches(self, index: int, term: int) -> bool:
+        """Whether the log holds that entry; (0, 0) is where every log starts."""
+        return self.term(index) == term
+
+    def is_up_to_date(self, last_index: int, last_term: int) -> bool:
+        """Whether a log with that end is at least as complete as this one (the paper, §5.4.1)."""
+        mine = self.last_term
+        return last_term > mine or (last_term == mine and last_index >= self.last_index)
+
+    def last_at_or_below(self, index: int, term: int) -> tuple[int, int]:
+        """The highest (index, term) held at or below the index whose term is at most the given one.
+
+        Both sides use it to jump over a whole term when their logs disagree (the end of the paper's §5.3).
+        """
+        low = self._reader.first_index - 1
+        high = max(low, min(index, self.last_index))
+        found = max(low, low - 1 + bisect_right(range(low, high + 1), term, key=self._held_term))
+        return found, self._held_term(found)
+
+    def slice(self, low: int, high: int, max_bytes: int) -> tuple[tuple[Entry, ...], int]:
+        """The entries low <= index < high and their size, cut to ``max_bytes`` but never none when low < high."""
+        if low >= high:
+            return (), 0
+        offset = self.unstable.offset
+        if low < offset:
+            stable = self._reader.entries(low, min(high, offset), max_bytes)
+            entries, size = _cut(stable, 0, len(stable), 0, max_bytes)
+            if high <= offset or len(entries) < offset - low:
+                return entries, size
+            more, size = _cut(self.unstable.entries, 0, high - offset, size, max_bytes)
+            return entries + more, size
+        return _cut(self.unstable.entries, low - offset, high - offset, 0, max_bytes)
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Replace everything from the first entry's index on."""
+        if entries[0].index <= self.commit:
+            raise InvariantViolation(
+                f"entry {entries[0].index} would replace a committed one (commit {self.commit})"
+            )
+        self.unstable.append(entries)
+
+    def first_conflict(self, entries: Sequence[Entry]) -> int:
+        """The position of the first entry that this log does not hold with that term; len(entries) if it holds all."""
+        last = self.last_index
+        for position, entry in enumerate(entries):
+            if entry.index > last or self._held_term(entry.index) != entry.term:
+                return position
+        return len(entries)
+
+    def commit_to(self, index: int) -> bool:
+        """Raise the commit; never lowers it. Answers whether it moved."""
+        if index <= self.commit:
+            return False
+        if index > self.last_index:
+            raise InvariantViolation(f"cannot commit {index}: the log ends at {self.last_index}")
+        self.commit = index
+        return True
+
+    def has_committed(self) -> bool:
+        """Whether :meth:`take_committed` would give anything."""
+        return self.handed_out < min(self.commit, self.durable_index)
+
+    def take_committed(self, max_bytes: int) -> tuple[Entry, ...]:
+        """The next entries to apply: committed, and durable here, so that no applied state outruns the disk."""
+        entries, _ = self.slice(self.handed_out + 1, min(self.commit, self.durable_index) + 1, max_bytes)
+        self.handed_out += len(entries)
+        return entries
+
+    def applied_to(self, index: int) -> None:
+        """The host has applied up to the index."""
+        if index > self.handed_out:
+            raise InvariantViolation(f"applied {index}, but only {self.handed_out} was handed out")
+        self.applied = max(self.applied, index)
+
+    def has_unapplied_configuration(self) -> bool:
+        """Whether a committed CONFIGURATION entry is not applied yet."""
+        low = self.applied + 1
+        while low <= self.commit:
+            entries, _ = self.slice(low, self.commit + 1, _SCAN_BYTES)
+            if any(entry.type is EntryType.CONFIGURATION for entry in entries):
+                return True
+            low += len(entries)
+        return False
+
+
+_SCAN_BYTES = 1024 * 1024
+
+
+def _cut(
+    entries: Sequence[Entry], start: int, stop: int, size: int, max_bytes: int
+) -> tuple[tuple[Entry, ...], int]:
+    """entries[start:stop], cut where ``size`` and the entries together exceed the limit; one is let through at 0."""
+    end = start
+    while end < stop:
+        larger = size + len(entries[end].data) + ENTRY_OVERHEAD_BYTES
+        if larger > max_bytes and size:
+            break
+        size = larger
+        end += 1
+    return tuple(entries[start:end]), size

@@ -45,7 +45,7 @@ class Role(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One slot of the replicated log (the paper, figure 2). Indices start at 1. Empty NORMAL data is a leader's no-op."""
+    """One slot of the replicated log (the paper, figure 2). Indices start at 1; empty NORMAL data is a no-op."""
 
     term: int
     index: int
@@ -142,7 +142,7 @@ class Config:
     """
 
     def __post_init__(self) -> None:
-        if not NO_NODE < self.id:
+        if self.id <= NO_NODE:
             raise ValueError(f"id must be positive, is {self.id}")
         if self.heartbeat_ticks < 1:
             raise ValueError(f"heartbeat_ticks must be at least 1, is {self.heartbeat_ticks}")
@@ -178,7 +178,9 @@ class NotLeader(RaftdError):
     """Only a leader proposes and confirms reads. ``leader`` is where to go, 0 if unknown. Nothing was appended."""
 
     def __init__(self, leader: NodeId) -> None:
-        super().__init__(f"not the leader; the leader is {leader:016x}" if leader else "not the leader; none is known")
+        super().__init__(
+            f"not the leader; the leader is {leader:016x}" if leader else "not the leader; none is known"
+        )
         self.leader = leader
 
 
@@ -190,7 +192,9 @@ class UncommittedLimit(ProposalDropped):
     """Too much data is proposed and not committed yet. Try again when something has committed."""
 
     def __init__(self, uncommitted_bytes: int, limit_bytes: int) -> None:
-        super().__init__(f"{uncommitted_bytes} bytes are proposed and not committed; the limit is {limit_bytes}")
+        super().__init__(
+            f"{uncommitted_bytes} bytes are proposed and not committed; the limit is {limit_bytes}"
+        )
         self.uncommitted_bytes = uncommitted_bytes
         self.limit_bytes = limit_bytes
 
@@ -199,7 +203,9 @@ class EntryTooLarge(ProposalDropped):
     """One proposal is larger than an entry may be. Trying again does not help."""
 
     def __init__(self, size_bytes: int, limit_bytes: int) -> None:
-        super().__init__(f"a proposal of {size_bytes} bytes exceeds the limit of {limit_bytes} bytes for one entry")
+        super().__init__(
+            f"a proposal of {size_bytes} bytes exceeds the limit of {limit_bytes} bytes for one entry"
+        )
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
 

@@ -1,0 +1,127 @@
+"""Elections: when to stand, whom to ask, whom to vote for (the paper, §5.2 and §5.4.1; thesis §9.6 for pre-votes)."""
+
+from __future__ import annotations
+
+from raftd.raft.leader import become_leader
+from raftd.raft.messages import RequestVote, RequestVoteReply
+from raftd.raft.quorum import VoteResult
+from raftd.raft.state import RaftState
+from raftd.raft.types import MAX_TERM, NO_NODE, Role
+
+
+def tick(state: RaftState) -> None:
+    """Stand for election when no leader was heard for the whole timeout."""
+    state.election_elapsed += 1
+    if state.election_elapsed >= state.election_timeout:
+        campaign(state)
+
+
+def campaign(state: RaftState) -> None:
+    """Stand for election, or first ask whether that would succeed. Nothing happens where the node may not."""
+    # A committed configuration that is not applied yet may have taken this node's vote, or given others theirs.
+    # The timer is left alone then: were it reset, a dead leader's lease would seem to go on.
+    if (
+        state.role is Role.LEADER
+        or not state.configuration.is_voter(state.id)
+        or state.term >= MAX_TERM
+        or state.log.has_unapplied_configuration()
+    ):
+        return
+    if state.config.pre_vote:
+        _become_pre_candidate(state)
+    else:
+        _become_candidate(state)
+
+
+def _become_pre_candidate(state: RaftState) -> None:
+    state.role = Role.PRE_CANDIDATE
+    # Forget the leader, or this node would refuse others by a lease that it has itself given up, and a cluster of
+    # such nodes would stay leaderless.
+    state.leader = NO_NODE
+    state.tracker.votes.clear()
+    state.reset_election_timer()
+    state.trace("asks for pre-votes")
+    _request_votes(state, state.term + 1, pre_vote=True)
+    # The own pre-vote promises nothing, so it need not wait for the disk.
+    _count(state, state.tracker.record_vote(state.id, granted=True))
+
+
+def _become_candidate(state: RaftState) -> None:
+    state.role = Role.CANDIDATE
+    state.leader = NO_NODE
+    state.term += 1
+    state.vote = state.id
+    state.tracker.votes.clear()
+    state.reset_election_timer()
+    state.trace("stands for election")
+    # The own vote is counted by `own_vote_durable`, when it is.
+    _request_votes(state, state.term, pre_vote=False)
+
+
+def _request_votes(state: RaftState, term: int, *, pre_vote: bool) -> None:
+    log = state.log
+    for node in state.configuration.all_voters():
+        if node != state.id:
+            # Held: it advertises the end of a log, which must not be lost again by the time it is believed.
+            state.send_when_durable(
+                RequestVote(
+                    sender=state.id,
+                    receiver=node,
+                    term=term,
+                    last_log_index=log.last_index,
+                    last_log_term=log.last_term,
+                    pre_vote=pre_vote,
+                )
+            )
+
+
+def own_vote_durable(state: RaftState) -> None:
+    """A candidate votes for itself like any other voter: when the disk says that it has."""
+    durability = state.durability
+    if durability.term == state.term and durability.vote == state.id:
+        _count(state, state.tracker.record_vote(state.id, granted=True))
+
+
+def handle_request_vote(state: RaftState, message: RequestVote) -> None:
+    """Answer a candidate of the current term, or a pre-candidate of the current or a later one."""
+    may_vote = (
+        state.vote == message.sender
+        or (state.vote == NO_NODE and state.leader == NO_NODE)
+        or (message.pre_vote and message.term > state.term)
+    )
+    granted = may_vote and state.log.is_up_to_date(message.last_log_index, message.last_log_term)
+    if granted and not message.pre_vote:
+        if state.role is not Role.FOLLOWER:
+            # A pre-candidate that has now helped another to be elected must not go on to disturb it.
+            state.become_follower(state.term, NO_NODE, "votes for another")
+        state.vote = message.sender
+        state.election_elapsed = 0
+    state.send_when_durable(
+        RequestVoteReply(
+            sender=state.id,
+            receiver=message.sender,
+            # A granted pre-vote names the term it was asked for: the asker's own is behind it and would look stale.
+            term=message.term if granted else state.term,
+            granted=granted,
+            pre_vote=message.pre_vote,
+        )
+    )
+
+
+def handle_vote_reply(state: RaftState, message: RequestVoteReply) -> None:
+    """Count an answer to the running campaign; late answers to another kind of campaign count for nothing."""
+    expected = Role.PRE_CANDIDATE if message.pre_vote else Role.CANDIDATE
+    if state.role is expected:
+        _count(state, state.tracker.record_vote(message.sender, message.granted))
+
+
+def _count(state: RaftState, result: VoteResult) -> None:
+    if result is VoteResult.WON:
+        if state.role is Role.PRE_CANDIDATE:
+            _become_candidate(state)
+        elif (
+            state.id in state.tracker.votes
+        ):  # enough others do not make up for an own vote that could be forgotten
+            become_leader(state)
+    elif result is VoteResult.LOST:
+        state.become_follower(state.term, NO_NODE, "lost the election")

@@ -1,0 +1,236 @@
+"""What a leader does: propose, replicate, commit, confirm reads, and notice when it should not lead any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raftd.raft.messages import AppendEntries, AppendEntriesReply
+from raftd.raft.progress import Progress, ProgressState
+from raftd.raft.state import RaftState
+from raftd.raft.types import (
+    NO_NODE,
+    Entry,
+    EntryTooLarge,
+    EntryType,
+    InvariantViolation,
+    NodeId,
+    Proposed,
+    Role,
+    UncommittedLimit,
+)
+
+Slice = tuple[tuple[Entry, ...], int]
+
+
+def become_leader(state: RaftState) -> None:
+    """Won: probe everyone and append the no-op that lets the predecessors' entries commit (the paper, §5.4.2, §8)."""
+    if state.role is not Role.CANDIDATE:
+        raise InvariantViolation(f"node {state.id} would lead term {state.term} as a {state.role}")
+    state.role = Role.LEADER
+    state.leader = state.id
+    state.election_elapsed = 0
+    state.heartbeat_elapsed = 0
+    state.round = 0
+    state.quota.clear()
+    state.tracker.votes.clear()
+    state.tracker.reset_progress(state.log.last_index)
+    own = state.tracker.progress.get(state.id)
+    if own is not None:
+        own.acknowledge(state.log.durable_index)
+    _append(state, (b"",))
+    state.trace("won the election")
+
+
+def propose(state: RaftState, datas: Sequence[bytes]) -> Proposed:
+    """Append entries to the own log. They are sent when the next Ready is made, together with what else came up."""
+    limit = state.config.max_entry_bytes
+    total = 0
+    for data in datas:
+        if len(data) > limit:
+            raise EntryTooLarge(len(data), limit)
+        total += len(data)
+    quota = state.quota
+    if not quota.accepts(total):
+        raise UncommittedLimit(quota.bytes, quota.limit_bytes)
+    first = state.log.last_index + 1
+    _append(state, datas)
+    last = state.log.last_index
+    quota.add(last, total)
+    return Proposed(state.term, first, last)
+
+
+def _append(state: RaftState, datas: Sequence[bytes]) -> None:
+    first, term = state.log.last_index + 1, state.term
+    state.log.append([Entry(term, first + i, EntryType.NORMAL, data) for i, data in enumerate(datas)])
+    state.flush_wanted = True
+
+
+def tick(state: RaftState) -> None:
+    """Beat, and step down when no quorum answers or the own disk does not."""
+    config = state.config
+    state.election_elapsed += 1
+    state.heartbeat_elapsed += 1
+    stalled_since = state.durability.oldest_append_tick()
+    patience = config.election_ticks if config.disk_stall_ticks is None else config.disk_stall_ticks
+    if patience and stalled_since is not None and state.ticks - stalled_since > patience:
+        # Its heartbeats need no disk and would keep it in office for ever, committing nothing.
+        state.become_follower(state.term, NO_NODE, "own disk stalled")
+        return
+    if state.election_elapsed >= config.election_ticks:
+        state.election_elapsed = 0
+        if not state.tracker.quorum_is_active() and config.check_quorum:
+            state.become_follower(state.term, NO_NODE, "no quorum heard")
+            return
+    if state.heartbeat_elapsed >= config.heartbeat_ticks:
+        state.heartbeat_elapsed = 0
+        for node, progress in state.tracker.peers():
+            _send_heartbeat(state, node, progress)
+
+
+def _send_heartbeat(state: RaftState, node: NodeId, progress: Progress) -> None:
+    log = state.log
+    prev = progress.match_index
+    prev_term = log.term(prev)
+    if prev_term is None:  # compacted: only (0, 0) is sure to fit
+        prev, prev_term = 0, 0
+    state.send(
+        AppendEntries(
+            sender=state.id,
+            receiver=node,
+            term=state.term,
+            prev_log_index=prev,
+            prev_log_term=prev_term,
+            entries=(),
+            leader_commit=min(prev, log.commit),
+            round=state.round,
+            heartbeat=True,
+        )
+    )
+
+
+def flush(state: RaftState) -> None:
+    """Cut the messages for everything that came up since the last Ready: a read round, new entries, a new commit."""
+    if state.reads.waiting and _has_committed_in_term(state):
+        _begin_round(state)
+    if not state.flush_wanted:
+        return
+    state.flush_wanted = False
+    # Followers that keep up all need the same slice: cut it once.
+    cut: dict[int, Slice] = {}
+    for node, progress in state.tracker.peers():
+        _replicate(state, node, progress, cut)
+
+
+def _has_committed_in_term(state: RaftState) -> bool:
+    """Before its own no-op commits a new leader may not know of entries that its predecessor committed."""
+    return state.log.term(state.log.commit) == state.term
+
+
+def _begin_round(state: RaftState) -> None:
+    state.round += 1
+    state.reads.begin(state.round, state.log.commit)
+    own = state.tracker.progress.get(state.id)
+    if own is not None:
+        own.acked_round = state.round
+    for node, progress in state.tracker.peers():
+        if not progress.is_learner:
+            _send_heartbeat(state, node, progress)
+    state.reads.confirm(state.tracker.confirmed_round())
+
+
+def _replicate(state: RaftState, node: NodeId, progress: Progress, cut: dict[int, Slice]) -> None:
+    """All that the follower's window allows."""
+    last = state.log.last_index
+    if progress.state is ProgressState.PROBE:
+        if not progress.probe_sent and progress.next_index <= last:
+            _send_append(state, node, progress, cut)
+        return
+    while progress.next_index <= last and not progress.inflights.is_full():
+        if not _send_append(state, node, progress, cut):
+            return
+    if progress.next_index > last and progress.sent_commit < state.log.commit:
+        _send_append(state, node, progress, cut)
+
+
+def _send_append(state: RaftState, node: NodeId, progress: Progress, cut: dict[int, Slice]) -> bool:
+    """One append from next_index on, empty if there is nothing or no room. False if only a snapshot could help."""
+    log = state.log
+    first = progress.next_index
+    prev_term = log.term(first - 1)
+    if prev_term is None or first < log.first_index:
+        return False
+    streaming = progress.state is ProgressState.REPLICATE
+    entries: tuple[Entry, ...] = ()
+    size = 0
+    if not streaming or not progress.inflights.is_full():
+        if first not in cut:
+            cut[first] = log.slice(first, log.last_index + 1, state.config.max_message_bytes)
+        entries, size = cut[first]
+    state.send(
+        AppendEntries(
+            sender=state.id,
+            receiver=node,
+            term=state.term,
+            prev_log_index=first - 1,
+            prev_log_term=prev_term,
+            entries=entries,
+            leader_commit=log.commit,
+            round=state.round,
+        )
+    )
+    last_sent = first - 1 + len(entries)
+    progress.sent_commit = max(progress.sent_commit, min(log.commit, last_sent))
+    if not streaming:
+        progress.probe_sent = True
+    elif entries:
+        progress.inflights.add(last_sent, size)
+        progress.next_index = last_sent + 1
+    return True
+
+
+def handle_append_reply(state: RaftState, message: AppendEntriesReply) -> None:
+    """A follower answered an append or a heartbeat of this term."""
+    progress = state.tracker.progress.get(message.sender)
+    if progress is None or message.match_index > state.log.last_index:
+        return
+    progress.recent_active = True
+    if progress.acked_round < message.round <= state.round:
+        progress.acked_round = message.round
+        state.reads.confirm(state.tracker.confirmed_round())
+    if message.heartbeat:
+        _handle_heartbeat_reply(state, message.sender, progress)
+    elif message.success:
+        if progress.acknowledge(message.match_index):
+            maybe_commit(state)
+        state.flush_wanted = True
+    else:
+        agree_at_most, _ = state.log.last_at_or_below(message.hint_index, message.hint_term)
+        if progress.reject(message.reject_index, agree_at_most):
+            state.flush_wanted = True
+
+
+def _handle_heartbeat_reply(state: RaftState, node: NodeId, progress: Progress) -> None:
+    """The follower lives. If it should know more than it has acknowledged, ask: appends or their answers may be lost.
+
+    One empty append leaves even through a full window: if all that is in it was lost, nothing else would tell.
+    """
+    progress.probe_sent = False
+    if progress.state is ProgressState.PROBE or progress.match_index < state.log.last_index:
+        _send_append(state, node, progress, {})
+
+
+def own_writes_durable(state: RaftState) -> None:
+    """The leader's own acknowledgement: its entries count for the quorum once its own disk has them."""
+    own = state.tracker.progress.get(state.id)
+    if own is not None and own.acknowledge(state.log.durable_index):
+        maybe_commit(state)
+
+
+def maybe_commit(state: RaftState) -> None:
+    """Commit what a quorum holds, if it is of this term: older entries commit only beneath one (§5.4.2, figure 8)."""
+    log = state.log
+    index = state.tracker.committed_index()
+    if index > log.commit and log.term(index) == state.term:
+        log.commit_to(index)
+        state.quota.release_to(index)
+        state.flush_wanted = True

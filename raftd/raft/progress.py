@@ -1,0 +1,88 @@
+"""What a leader believes about one follower, and how fast it may send to it."""
+
+from __future__ import annotations
+
+import enum
+
+from raftd.raft.inflights import Inflights
+
+
+class ProgressState(enum.Enum):
+    """How a follower is sent the log.
+
+    PROBE: where its log agrees is unknown; one append at a time. REPLICATE: known; streamed within the window.
+    (SNAPSHOT joins them when there are snapshots: nothing is sent until one is installed.)
+    """
+
+    PROBE = "probe"
+    REPLICATE = "replicate"
+
+
+class Progress:
+    """One follower. Invariant: match_index < next_index; match_index never falls within a term of the leader."""
+
+    __slots__ = (
+        "acked_round", "inflights", "is_learner", "match_index", "next_index", "probe_sent", "recent_active",
+        "sent_commit", "state",
+    )  # fmt: skip
+
+    def __init__(self, next_index: int, inflights: Inflights, is_learner: bool) -> None:
+        self.state = ProgressState.PROBE
+        self.match_index = 0
+        """The follower holds this much of our log, durably."""
+        self.next_index = next_index
+        """The first index not sent yet (while streaming: not sent yet, optimistically)."""
+        self.inflights = inflights
+        self.is_learner = is_learner
+        self.probe_sent = False
+        """A probe is out: wait for its answer, or for a heartbeat's, before the next."""
+        self.recent_active = False
+        """Heard from since the last check of the quorum."""
+        self.acked_round = 0
+        """The highest read round that it has echoed."""
+        self.sent_commit = 0
+        """The highest commit that was sent to it within reach of its log; only saves messages."""
+
+    def become_probe(self) -> None:
+        """Start over from what is known for certain; the window is forgotten."""
+        self.state = ProgressState.PROBE
+        self.next_index = self.match_index + 1
+        self.probe_sent = False
+        self.sent_commit = 0
+        self.inflights.clear()
+
+    def become_replicate(self) -> None:
+        """The logs agree up to the match: stream from there."""
+        self.state = ProgressState.REPLICATE
+        self.next_index = self.match_index + 1
+        self.probe_sent = False
+        self.inflights.clear()
+
+    def acknowledge(self, index: int) -> bool:
+        """The follower holds everything up to the index. Answers whether that is news."""
+        advanced = index > self.match_index
+        if advanced:
+            self.match_index = index
+            self.next_index = max(self.next_index, index + 1)
+            self.probe_sent = False
+        if self.state is ProgressState.REPLICATE:
+            self.inflights.free_to(index)
+        elif index >= self.match_index:
+            self.become_replicate()
+        return advanced
+
+    def reject(self, rejected_index: int, agree_at_most: int) -> bool:
+        """The follower does not hold the entry at ``rejected_index``; the logs agree at ``agree_at_most`` or before.
+
+        Answers whether there is a new probe to send; a late answer to an older append changes nothing.
+        """
+        if self.state is ProgressState.REPLICATE:
+            if rejected_index <= self.match_index or rejected_index >= self.next_index:
+                return False
+            self.become_probe()
+            return True
+        if rejected_index != self.next_index - 1:
+            return False
+        self.next_index = max(min(rejected_index, agree_at_most + 1), self.match_index + 1)
+        self.probe_sent = False
+        return True

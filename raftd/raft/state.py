@@ -1,0 +1,132 @@
+"""The state of one core, and the few moves that every role shares: sending, and becoming a follower.
+
+The rules live in ``election``, ``follower`` and ``leader``, as functions over this state; ``core`` dispatches to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from raftd.raft.durability import Durability
+from raftd.raft.log import Log, LogReader
+from raftd.raft.messages import Message
+from raftd.raft.quota import UncommittedQuota
+from raftd.raft.read_only import ReadOnly
+from raftd.raft.ready import Transition
+from raftd.raft.tracker import Tracker
+from raftd.raft.types import NO_NODE, Config, Configuration, HardState, NodeId, Role
+
+TransitionHook = Callable[[Transition], None]
+
+
+class RaftState:
+    """Invariants: term and commit never fall; vote changes within a term only from nobody to somebody.
+
+    ``durability.term`` <= ``term``: what is in memory may run ahead of the disk, but nothing says so to anybody.
+    """
+
+    __slots__ = (
+        "config", "durability", "election_elapsed", "election_timeout", "flush_wanted", "heartbeat_elapsed", "held",
+        "id", "leader", "log", "messages", "on_transition", "quota", "reads", "role", "round", "term", "ticks",
+        "tracker", "vote",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        config: Config,
+        configuration: Configuration,
+        hard_state: HardState,
+        reader: LogReader,
+        applied: int,
+        on_transition: TransitionHook | None,
+    ) -> None:
+        self.config = config
+        self.id = config.id
+        self.log = Log(reader, hard_state.commit, applied)
+        self.tracker = Tracker(config, configuration)
+        self.durability = Durability(hard_state)
+        self.reads = ReadOnly()
+        self.quota = UncommittedQuota(config.max_uncommitted_bytes)
+        self.on_transition = on_transition
+
+        self.term = hard_state.term
+        self.vote = hard_state.vote
+        self.role = Role.FOLLOWER
+        self.leader: NodeId = NO_NODE
+
+        self.ticks = 0
+        """Ticks of this life."""
+        self.election_elapsed = 0
+        """Ticks since the leader was heard or a vote was given; on a leader, since the last check of the quorum."""
+        self.heartbeat_elapsed = 0
+        self.election_timeout = 0
+        self.round = 0
+        """The current read round of this leader's term."""
+        self.flush_wanted = False
+        """A leader has something that followers may not know yet."""
+
+        self.messages: list[Message] = []
+        """May leave at once."""
+        self.held: list[Message] = []
+        """May leave only when everything up to the next Ready is durable."""
+        self.reset_election_timer()
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration in force."""
+        return self.tracker.configuration
+
+    def hard_state(self) -> HardState:
+        """What must survive a crash, as it is in memory."""
+        return HardState(self.term, self.vote, self.log.commit)
+
+    def reset_election_timer(self) -> None:
+        """Count afresh towards a newly drawn timeout of ET..2ET-1 ticks."""
+        base = self.config.election_ticks
+        self.election_elapsed = 0
+        self.election_timeout = base + self.config.jitter(base)
+
+    def send(self, message: Message) -> None:
+        """At once, unless it carries a term that a crash could still take back."""
+        if message.term > self.durability.term:
+            self.held.append(message)
+        else:
+            self.messages.append(message)
+
+    def send_when_durable(self, message: Message) -> None:
+        """Only after everything that the message may be based on is durable."""
+        self.held.append(message)
+
+    def become_follower(self, term: int, leader: NodeId, event: str) -> None:
+        """Follow ``leader`` (0: whoever turns up) in ``term``, which is at least the current one."""
+        if term > self.term:
+            self.term = term
+            self.vote = NO_NODE
+        if self.role is Role.LEADER:
+            self.reads.drop_all()
+            self.quota.clear()
+            self.tracker.progress.clear()
+        self.role = Role.FOLLOWER
+        self.leader = leader
+        self.tracker.votes.clear()
+        self.flush_wanted = False
+        self.reset_election_timer()
+        self.trace(event)
+
+    def is_leased(self) -> bool:
+        """Whether a leader was heard so recently that no other may be elected (thesis §6.2, §4.2.3)."""
+        return (
+            self.config.check_quorum
+            and self.leader != NO_NODE
+            and self.election_elapsed < self.config.election_ticks
+        )
+
+    def trace(self, event: str) -> None:
+        """Tell the hook, if there is one, that role, term, vote or leader changed."""
+        if self.on_transition is not None:
+            log = self.log
+            self.on_transition(
+                Transition(
+                    self.id, event, self.role, self.term, self.vote, self.leader, log.last_index, log.commit
+                )
+            )
