@@ -293,6 +293,17 @@ def test_links_in_documents_lead_somewhere() -> None:
     assert_none(dead, "a dead link")
 
 
+def test_documents_that_the_code_names_exist() -> None:
+    mention = re.compile(r"(?<![\w/])docs/[\w./-]+\.\w+")
+    dead = [
+        f"{name_of(path)}: {target}"
+        for path in text_files()
+        for target in mention.findall(path.read_text(encoding="utf-8"))
+        if not (ROOT / target).exists()
+    ]
+    assert_none(dead, "a document that is not there")
+
+
 def test_decision_records_are_numbered_without_gaps() -> None:
     numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))]
     assert numbers == list(range(1, len(numbers) + 1))
