@@ -117,19 +117,18 @@ def _read_at(data: bytes, offset: int) -> tuple[Tile, int]:
         raise TileError(
             f"a tile is cut short: {len(data) - offset} bytes, its header alone has {HEADER.size}"
         )
-    magic, version, *fields = HEADER.unpack_from(data, offset)
+    magic, version, *place, digest = HEADER.unpack_from(data, offset)
     if magic != MAGIC:
         raise TileError("these bytes are no tile: they do not begin with RAFTTILE")
     if version != FORMAT_VERSION:
         raise TileError(f"the tile's format is version {version}, this build reads version {FORMAT_VERSION}")
     start = offset + HEADER.size
-    *numbers, width, height, digest = fields
+    frame_width, frame_height, tile_count, number, x, y, width, height = place
     end = start + width * height * PIXEL_BYTES
     if end > len(data):
-        raise TileError(
-            f"tile {numbers[3]} is cut short: {len(data) - start} of {end - start} bytes of pixels"
-        )
-    tile = Tile(*numbers, width, height, digest, data[start:end])
+        raise TileError(f"tile {number} is cut short: {len(data) - start} of {end - start} bytes of pixels")
+    pixels = data[start:end]
+    tile = Tile(frame_width, frame_height, tile_count, number, x, y, width, height, digest, pixels)
     _check_placement(tile)
     return tile, end
 

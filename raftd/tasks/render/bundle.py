@@ -11,6 +11,7 @@ from __future__ import annotations
 import stat
 import xml.etree.ElementTree as ET
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -19,6 +20,7 @@ from raftd.errors import InvalidRequest
 
 ROOT_NAME: Final = "scene.xml"
 MAX_FILES: Final = 4096
+MAX_NAME_BYTES: Final = 240
 MAX_UNPACKED_BYTES: Final = 1 << 30
 MAX_XML_BYTES: Final = 64 << 20
 MAX_INCLUDE_DEPTH: Final = 15
@@ -52,8 +54,8 @@ def unpack(archive: Path, into: Path) -> Path:
             for entry in entries:
                 if not entry.is_dir():
                     budget -= _extract(bundle, entry, into, budget)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
-        # RuntimeError is zipfile's word for an encrypted entry, NotImplementedError for an unknown compression.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        # RuntimeError is zipfile's word for an encrypted entry, and a kind of it for an unknown compression.
         raise InvalidRequest(f"the scene bundle cannot be unpacked: {error}") from error
     return into
 
@@ -65,6 +67,10 @@ def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
     for entry in entries:
         name = entry.filename
         path = PurePosixPath(name)
+        if entry.header_offset < 0:
+            raise zipfile.BadZipFile("an entry begins before the file does")
+        if len(name.encode(errors="surrogateescape")) > MAX_NAME_BYTES:
+            raise InvalidRequest(f"the scene bundle has a path of more than {MAX_NAME_BYTES} bytes")
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts:
             raise InvalidRequest(f"the scene bundle has an unsafe path: {name!r}")
         kind = stat.S_IFMT(entry.external_attr >> 16)
@@ -183,7 +189,7 @@ def _file_names(tree: ET.Element) -> Iterator[tuple[ET.Element, str]]:
 
 def _inside(root: Path, document: Path, name: str) -> Path:
     # A parameter could be set to anything after this check: only literal names can be judged.
-    if not name or "$" in name or "\0" in name:
+    if not name or "$" in name or "\0" in name or len(name.encode()) > MAX_NAME_BYTES:
         raise InvalidRequest(f"{document.name} names a file as {name!r}: only a literal path can be shipped")
     target = (root / name).resolve()
     if not target.is_relative_to(root):
