@@ -1,0 +1,427 @@
+"""The one loop that obeys Ready: messages, ticks, proposals and reads go in; writes, sends and applies come out.
+
+What may live here: the loop and its inbox. What the effects mean is elsewhere (``applier``, ``leadership``,
+``sessions``); in which order they happen is ``raftd.raft.ready``'s, and this is the only place that carries it out.
+
+Everything runs on the event loop's thread but for the storage thread, which reports back through
+``call_soon_threadsafe``. One turn of the loop takes whatever has come in, so that under load one entry carries many
+commands, one write many entries and one message many of both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from raftd.codec.commands import encode_batch
+from raftd.errors import DeadlinePassed, NoLeader, NotLeader, OutcomeUnknown, RaftdError, ShuttingDown, TooManyUncommitted
+from raftd.node.applier import Applier
+from raftd.node.clock import Clock, ClusterClock
+from raftd.node.proposals import Proposal, Proposals, fail
+from raftd.node.reads import Reads
+from raftd.raft import types as raft
+from raftd.raft.messages import Message
+from raftd.raft.raw_node import RawNode
+from raftd.raft.ready import Ready, Status
+from raftd.scheduler.commands import Batch, Command, Header
+from raftd.scheduler.replies import Reply
+
+log = logging.getLogger(__name__)
+
+READIES_PER_TURN = 8
+"""After so many the loop lets others run, however much there is to apply."""
+
+TICKS_PER_TURN = 2
+"""Ticks that one late turn makes up at most. The rest of a stall is not time in which peers could be heard: counting
+it would start elections for our own lateness (docs/decisions/0005)."""
+
+
+class Storage(Protocol):
+    """The durable log, as the loop uses it (``raftd.storage.thread.StorageThread``)."""
+
+    def submit(
+        self, number: int, hard_state: raft.HardState | None, entries: Sequence[raft.Entry], must_sync: bool
+    ) -> None:
+        """Queue one Ready's writes; its completion comes back through ``Node.durable``."""
+
+
+class DurableView(Protocol):
+    """The durable log in memory (``raftd.storage.log_store.LogStore``)."""
+
+    def append(self, entries: Sequence[raft.Entry]) -> None:
+        """Entries have become durable."""
+
+
+class Peers(Protocol):
+    """The way to the other members (``raftd.transport.network.Network``)."""
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Queue messages; never blocks."""
+
+
+class Leading(Protocol):
+    """What this node does while it leads (``raftd.node.leadership.Leadership``)."""
+
+    def begin(self, term: int) -> None:
+        """This node leads, and everything that was committed before is applied."""
+
+    def end(self) -> None:
+        """It leads no more."""
+
+    def plan(self) -> Sequence[Command]:
+        """What should be proposed now."""
+
+    def planned(self, commands: Sequence[Command], error: RaftdError | None) -> None:
+        """What was planned is applied, or (``error``) was not appended or is given up."""
+
+    def stalled(self, stall_ms: int) -> None:
+        """The loop was late by this much: nobody could be heard meanwhile."""
+
+
+class Node:
+    """Drives one consensus core.
+
+    Args:
+        raw: the core.
+        storage: where Readys are written.
+        view: the durable log in memory, that the core reads.
+        peers: where messages go.
+        applier: what committed entries are applied to.
+        clock: time.
+        cluster_clock: the time that entries are stamped with.
+        tick_ms: the length of a tick.
+        on_fatal: called once if the loop cannot go on; the process must end.
+    """
+
+    def __init__(
+        self,
+        raw: RawNode,
+        storage: Storage,
+        view: DurableView,
+        peers: Peers,
+        applier: Applier,
+        clock: Clock,
+        cluster_clock: ClusterClock,
+        tick_ms: int,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._raw = raw
+        self._storage = storage
+        self._view = view
+        self._peers = peers
+        self._applier = applier
+        self._clock = clock
+        self._cluster_clock = cluster_clock
+        self._tick_ms = tick_ms
+        self._on_fatal = on_fatal
+        self._leading: Leading | None = None
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._messages: deque[Message] = deque()
+        self._unreachable: set[raft.NodeId] = set()
+        self._proposals = Proposals()
+        self._reads = Reads()
+        self._writing: deque[Ready] = deque()
+        self._durable_number = 0
+        self._held_commit: tuple[int, raft.HardState] | None = None
+        self._last_tick_ms = clock.monotonic_ms()
+        self._role = raft.Role.FOLLOWER
+        self._leader: raft.NodeId = raft.NO_NODE
+        self._ready_term = 0
+        self._stopping = False
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    # --- for others on the loop ---------------------------------------------------------------------------------
+
+    def start(self, leading: Leading) -> None:
+        """Start the loop."""
+        self._leading = leading
+        self._task = asyncio.create_task(self._run(), name="node loop")
+        self._schedule_tick()
+
+    async def stop(self) -> None:
+        """End the loop; whoever still waits gets ``ShuttingDown``."""
+        self._stopping = True
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+        error = ShuttingDown("this node is shutting down")
+        self._proposals.fail_queued(error)
+        self._proposals.fail_appended(OutcomeUnknown("this node shut down before it was applied"))
+        self._reads.fail_queued(error)
+        if self._ready_term and self._leading is not None:
+            self._ready_term = 0
+            self._leading.end()
+
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Messages of a peer have come in."""
+        self._messages.extend(messages)
+        self._wake.set()
+
+    def unreachable(self, store_id: raft.NodeId) -> None:
+        """Messages to this peer may have been lost."""
+        self._unreachable.add(store_id)
+        self._wake.set()
+
+    def durable(self, number: int) -> None:
+        """Called by the storage thread: every Ready up to this one is durable."""
+        self._loop.call_soon_threadsafe(self._on_durable, number)
+
+    def wake(self) -> None:
+        """Something that planning looks at has changed."""
+        self._wake.set()
+
+    @property
+    def leader(self) -> raft.NodeId:
+        """Who leads, as far as this node knows; 0 for nobody."""
+        return self._leader
+
+    @property
+    def leads(self) -> bool:
+        """Whether this node leads and has applied its own term's first entry: it may serve and plan."""
+        return self._ready_term != 0
+
+    def status(self) -> Status:
+        """What the core knows."""
+        return self._raw.status()
+
+    async def leader_changed(self) -> None:
+        """Return when the leader, or whether this node serves as one, has changed."""
+        await self._changed.wait()
+
+    async def propose(
+        self, commands: Sequence[Command], *, timeout: float, size_bytes: int = 512
+    ) -> tuple[Reply, ...]:
+        """Have commands committed and applied; one reply each.
+
+        Args:
+            commands: applied in order, in one entry.
+            timeout: seconds.
+            size_bytes: about their encoded size.
+
+        Raises:
+            NotLeader: this node does not lead (yet); nothing was appended.
+            TooManyUncommitted: nothing was appended.
+            OutcomeUnknown: it was appended, and then leadership was lost or time ran out.
+            DeadlinePassed: time ran out before it was appended.
+        """
+        self._check_leads()
+        done: asyncio.Future[tuple[Reply, ...]] = self._loop.create_future()
+        self._proposals.add(Proposal(tuple(commands), size_bytes, self._loop.time() + timeout, done))
+        self._wake.set()
+        try:
+            async with asyncio.timeout(timeout):
+                return await done
+        except TimeoutError:
+            raise OutcomeUnknown("not committed in time: a majority of the voters did not confirm it") from None
+
+    async def read_barrier(self, *, timeout: float) -> int:
+        """Return once this node's applied state is fresh: it holds everything committed before the call.
+
+        Raises:
+            NotLeader: this node does not lead, or lost leadership before a quorum confirmed it.
+            DeadlinePassed: no quorum confirmed it in time.
+        """
+        self._check_leads()
+        waiter: asyncio.Future[int] = self._loop.create_future()
+        self._reads.add(waiter)
+        self._wake.set()
+        try:
+            async with asyncio.timeout(timeout):
+                return await waiter
+        except TimeoutError:
+            raise DeadlinePassed("a majority of the voters did not confirm the read in time") from None
+
+    # --- the loop -----------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            while not self._stopping:
+                await self._wake.wait()
+                self._wake.clear()
+                self._turn()
+                # Lets everything that waits for this loop run before the next turn: it takes all of it at once.
+                await asyncio.sleep(0)
+        except BaseException as error:
+            self._on_fatal(error)
+            raise
+
+    def _turn(self) -> None:
+        self._take_durable()
+        self._take_messages()
+        self._take_ticks()
+        for _ in range(READIES_PER_TURN):
+            self._take_proposals()
+            self._take_reads()
+            if not self._raw.has_ready():
+                return
+            self._carry_out(self._raw.ready())
+            self._plan()
+        self._wake.set()
+
+    def _schedule_tick(self) -> None:
+        if not self._stopping:
+            self._wake.set()
+            self._loop.call_later(self._tick_ms / 1000, self._schedule_tick)
+
+    def _on_durable(self, number: int) -> None:
+        self._durable_number = max(self._durable_number, number)
+        self._wake.set()
+
+    def _take_durable(self) -> None:
+        number = self._durable_number
+        reached = 0
+        while self._writing and self._writing[0].number <= number:
+            ready = self._writing.popleft()
+            self._view.append(ready.entries)
+            self._peers.send(ready.messages_after_persist)
+            reached = ready.number
+        if reached:
+            self._raw.persisted(reached)
+
+    def _take_messages(self) -> None:
+        for peer in self._unreachable:
+            self._raw.report_unreachable(peer)
+        self._unreachable.clear()
+        while self._messages:
+            self._raw.step(self._messages.popleft())
+
+    def _take_ticks(self) -> None:
+        """After the messages, so that a late loop first hears what came in while it was late."""
+        now = self._clock.monotonic_ms()
+        due = (now - self._last_tick_ms) // self._tick_ms
+        if due <= 0:
+            return
+        if due > TICKS_PER_TURN and self._leading is not None:
+            self._leading.stalled((due - TICKS_PER_TURN) * self._tick_ms)
+        for _ in range(min(due, TICKS_PER_TURN)):
+            self._raw.tick()
+        self._last_tick_ms += due * self._tick_ms
+        self._flush_commit()
+        self._plan()
+
+    def _take_proposals(self) -> None:
+        while batch := self._proposals.take(self._loop.time()):
+            commands = tuple(command for proposal in batch for command in proposal.commands)
+            header = Header(self._cluster_clock.now_ms(), secrets.randbits(64))
+            try:
+                place = self._raw.propose(encode_batch(Batch(header, commands)))
+            except raft.NotLeader:
+                fail(batch, self._not_leader())
+            except raft.UncommittedLimit as error:
+                fail(batch, TooManyUncommitted(error.message, try_="try again in a moment"))
+            except raft.ProposalDropped as error:
+                fail(batch, error)
+            else:
+                self._proposals.appended(place.index, place.term, batch)
+
+    def _take_reads(self) -> None:
+        if self._reads.queued:
+            if not self.leads:
+                self._reads.fail_queued(self._not_leader())
+                return
+            self._raw.read_index(self._reads.start_round())
+
+    def _carry_out(self, ready: Ready) -> None:
+        """The steps of ``raftd.raft.ready``, in its order."""
+        self._peers.send(ready.messages)
+        self._write(ready)
+        for entry in ready.committed_entries:
+            replies = self._applier.apply(entry)
+            self._proposals.applied(entry.index, entry.term, replies)
+        if ready.committed_entries:
+            self._raw.applied(ready.committed_entries[-1].index)
+        if ready.soft_state is not None:
+            self._become(ready.soft_state)
+        self._settle_leadership()
+        if ready.reads_dropped:
+            self._reads.dropped(ready.reads_dropped, self._not_leader())
+        self._reads.confirmed(ready.read_states)
+        self._reads.applied(self._applier.last_applied)
+
+    def _write(self, ready: Ready) -> None:
+        """Hand the writes over. A commit that comes alone rides with the next write, or with the next tick."""
+        if ready.entries or ready.must_sync or ready.messages_after_persist:
+            hard_state = ready.hard_state
+            if hard_state is None and self._held_commit is not None:
+                hard_state = self._held_commit[1]
+            self._held_commit = None
+            self._writing.append(ready)
+            if not ready.entries and not ready.must_sync and len(self._writing) == 1:
+                # Nothing to write and nothing being written: what waits for the disk may go at once.
+                self._held_commit = None if hard_state is None else (ready.number, hard_state)
+                self._durable_number = max(self._durable_number, ready.number)
+                self._take_durable()
+            else:
+                self._storage.submit(ready.number, hard_state, ready.entries, ready.must_sync)
+        elif ready.hard_state is not None:
+            self._held_commit = (ready.number, ready.hard_state)
+
+    def _flush_commit(self) -> None:
+        if self._held_commit is not None:
+            number, hard_state = self._held_commit
+            self._held_commit = None
+            self._storage.submit(number, hard_state, (), False)
+
+    def _plan(self) -> None:
+        if not self._ready_term or self._leading is None:
+            return
+        commands = tuple(self._leading.plan())
+        if commands:
+            done: asyncio.Future[tuple[Reply, ...]] = self._loop.create_future()
+            leading = self._leading
+
+            def settle(future: asyncio.Future[tuple[Reply, ...]]) -> None:
+                error = future.exception()
+                leading.planned(commands, error if isinstance(error, RaftdError) else None)
+                self._wake.set()
+
+            done.add_done_callback(settle)
+            self._proposals.add(Proposal(commands, 128 * len(commands), self._loop.time() + 3600, done))
+            self._wake.set()
+
+    # --- leadership ---------------------------------------------------------------------------------------------
+
+    def _become(self, soft: raft.SoftState) -> None:
+        was_leader = self._role is raft.Role.LEADER
+        self._role, self._leader = soft.role, soft.leader
+        if was_leader and soft.role is not raft.Role.LEADER:
+            if self._ready_term:
+                self._ready_term = 0
+                if self._leading is not None:
+                    self._leading.end()
+            self._proposals.fail_appended(
+                OutcomeUnknown("leadership was lost before it was committed", try_="retry under the same request id")
+            )
+            self._proposals.fail_queued(self._not_leader())
+        self._announce()
+
+    def _settle_leadership(self) -> None:
+        """Serve once the own term's no-op is applied: until then older commits may not be applied here."""
+        if self._role is not raft.Role.LEADER or self._ready_term or self._leading is None:
+            return
+        term = self._raw.status().term
+        if self._applier.last_applied_term == term:
+            self._ready_term = term
+            self._leading.begin(term)
+            self._announce()
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _check_leads(self) -> None:
+        if self._stopping:
+            raise ShuttingDown("this node is shutting down")
+        if not self.leads:
+            raise self._not_leader()
+
+    def _not_leader(self) -> RaftdError:
+        if self._leader in (raft.NO_NODE, self._raw.status().id):
+            return NoLeader("no leader is known to this node", try_="wait for an election, or start more nodes")
+        return NotLeader(f"this node does not lead; store {self._leader:016x} does")

@@ -1,0 +1,77 @@
+"""Linearizable reads between their callers and their confirmation (thesis §6.4).
+
+What may live here: the bookkeeping of one leader. All reads that queued while the loop slept share one confirmation
+round; each round has a context of its own, never used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Iterable
+
+from raftd.errors import RaftdError
+from raftd.raft.ready import ReadState
+from raftd.raft.types import ReadContext
+
+Waiter = asyncio.Future[int]
+"""Gets the index at which the read may be served; its state is applied by then."""
+
+
+class Reads:
+    """Callers that want to know that what they are about to read is fresh."""
+
+    def __init__(self) -> None:
+        self._contexts = itertools.count(1)
+        self._queued: list[Waiter] = []
+        self._asked: dict[ReadContext, list[Waiter]] = {}
+        self._confirmed: list[tuple[int, int, list[Waiter]]] = []
+        self._order = itertools.count()
+
+    @property
+    def queued(self) -> bool:
+        """Whether a round must be started for somebody."""
+        return bool(self._queued)
+
+    def add(self, waiter: Waiter) -> None:
+        """Queue one read."""
+        self._queued.append(waiter)
+
+    def start_round(self) -> int:
+        """Put everything that is queued into a new round and return its context."""
+        context = next(self._contexts)
+        self._asked[context] = self._queued
+        self._queued = []
+        return context
+
+    def confirmed(self, states: Iterable[ReadState]) -> None:
+        """These rounds are confirmed: their reads wait only for their index to be applied."""
+        for state in states:
+            waiters = self._asked.pop(state.context, None)
+            if waiters is not None:
+                heapq.heappush(self._confirmed, (state.index, next(self._order), waiters))
+
+    def applied(self, index: int) -> None:
+        """Everything up to ``index`` is applied: let the reads at or below it go."""
+        while self._confirmed and self._confirmed[0][0] <= index:
+            _, _, waiters = heapq.heappop(self._confirmed)
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(index)
+
+    def dropped(self, contexts: Iterable[ReadContext], error: RaftdError) -> None:
+        """These rounds will never be confirmed."""
+        for context in contexts:
+            _fail(self._asked.pop(context, []), error)
+
+    def fail_queued(self, error: RaftdError) -> None:
+        """Nobody here can confirm a read."""
+        queued, self._queued = self._queued, []
+        _fail(queued, error)
+
+
+def _fail(waiters: list[Waiter], error: RaftdError) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_exception(error)

@@ -1,0 +1,375 @@
+"""The leader's end of the Attach streams: one session an executor.
+
+What may live here: who is attached, what each of them is told, and how what they report becomes commands. Nothing is
+started from here that is not in the applied state: a session only carries what the state says its node should run.
+
+An executor counts as attached only when it has answered the Welcome with a heartbeat: then both directions work.
+Until then it is not registered and nothing is placed on it (docs/attach.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from raftd.errors import (
+    IncarnationLost,
+    InvalidRequest,
+    NoLeader,
+    RaftdError,
+    Unavailable,
+    WrongIdentity,
+    from_code,
+)
+from raftd.node.clock import Clock
+from raftd.scheduler.attach import (
+    Assignment,
+    AttachDown,
+    AttachUp,
+    AttemptEnded,
+    AttemptProgress,
+    Heartbeat,
+    Hello,
+    Renewal,
+    Stop,
+    Welcome,
+)
+from raftd.scheduler.commands import Command, RegisterNode, Vacate
+from raftd.scheduler.effects import Assigned, Effect, NodeChange, NodeChanged, StopRequested
+from raftd.scheduler.model import FencingToken, Health, NodeRole
+from raftd.scheduler.queries import assignment, assignments
+from raftd.scheduler.replies import Refused, Reply
+from raftd.scheduler.state import State
+
+log = logging.getLogger(__name__)
+
+HELLO_TIMEOUT_S = 5.0
+COMMIT_TIMEOUT_S = 30.0
+MAX_PER_MESSAGE = 256
+
+
+class Consensus(Protocol):
+    """What sessions need of the node's loop."""
+
+    async def propose(self, commands: Sequence[Command], *, timeout: float, size_bytes: int = ...) -> tuple[Reply, ...]:
+        """See ``Node.propose``."""
+
+    async def read_barrier(self, *, timeout: float) -> int:
+        """See ``Node.read_barrier``."""
+
+
+class Leases(Protocol):
+    """The leader's lease book, as sessions use it."""
+
+    @property
+    def active(self) -> bool:
+        """Whether this node leads."""
+
+    @property
+    def lease_ms(self) -> int:
+        """The executors' lease."""
+
+    @property
+    def heartbeat_ms(self) -> int:
+        """How often executors ask for renewal."""
+
+    def given_up(self, name: str, incarnation: int) -> bool:
+        """Whether the loss of this incarnation has been proposed."""
+
+    def renew(self, name: str, incarnation: int, received_ms: int) -> bool:
+        """A quorum round that began after the heartbeat's arrival succeeded; may the executor be told?"""
+
+    def attached(self, names: frozenset[str]) -> None:
+        """These nodes are attached: things may be placed on them."""
+
+
+class Session:
+    """One executor's stream. ``outgoing`` is what it has not been told yet."""
+
+    def __init__(self, hello: Hello) -> None:
+        self.hello = hello
+        self.registered = False
+        self.outgoing: deque[AttachDown] = deque()
+        self.wake = asyncio.Event()
+        self.error: RaftdError | None = None
+        self.progress: dict[FencingToken, AttemptProgress] = {}
+        self.last_heard_ms = 0
+        self.work: set[asyncio.Task[None]] = set()
+
+    def push(self, message: AttachDown) -> None:
+        """Tell the executor."""
+        self.outgoing.append(message)
+        self.wake.set()
+
+    def end(self, error: RaftdError) -> None:
+        """End the stream with this error."""
+        if self.error is None:
+            self.error = error
+        self.wake.set()
+
+    def take(self) -> AttachDown:
+        """Everything that waits, as one message where that keeps its meaning."""
+        message = self.outgoing.popleft()
+        while self.outgoing and len(message.start) + len(message.recorded) < MAX_PER_MESSAGE:
+            following = self.outgoing[0]
+            if message.stop or following.welcome is not None or (message.renewal and following.renewal):
+                break
+            self.outgoing.popleft()
+            message = AttachDown(
+                welcome=message.welcome,
+                renewal=following.renewal or message.renewal,
+                start=message.start + following.start,
+                stop=following.stop,
+                recorded=message.recorded + following.recorded,
+            )
+        return message
+
+
+class Sessions:
+    """All executors that are attached to this leader.
+
+    Args:
+        cluster_id: a Hello of another cluster is refused.
+        leader_name: this node, for the Welcome.
+        consensus: the node's loop.
+        leases: the leader's leases.
+        state: the applied state, read at the moment of need.
+        clock: time.
+    """
+
+    def __init__(
+        self,
+        cluster_id: int,
+        leader_name: str,
+        consensus: Consensus,
+        leases: Leases,
+        state: Callable[[], State],
+        clock: Clock,
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._leader_name = leader_name
+        self._consensus = consensus
+        self._leases = leases
+        self._state = state
+        self._clock = clock
+        self._sessions: dict[str, Session] = {}
+
+    def session(self, name: str) -> Session | None:
+        """The session of a node, or None."""
+        return self._sessions.get(name)
+
+    async def serve(
+        self, incoming: AsyncIterator[AttachUp], write: Callable[[AttachDown], Awaitable[None]]
+    ) -> None:
+        """Run one stream until it ends.
+
+        Raises:
+            NoLeader: this node does not lead, or no longer.
+            WrongIdentity: the executor is of another cluster, or its name belongs to another store.
+            IncarnationLost: the executor must come back as a higher incarnation.
+            InvalidRequest: the stream does not begin with a Hello.
+        """
+        session = await self._open(incoming)
+        name = session.hello.name
+        reader = asyncio.create_task(self._read(session, incoming), name=f"attach {name}")
+        try:
+            while session.error is None:
+                await session.wake.wait()
+                session.wake.clear()
+                while session.outgoing and session.error is None:
+                    await write(session.take())
+            raise session.error
+        finally:
+            reader.cancel()
+            for work in tuple(session.work):
+                work.cancel()
+            if self._sessions.get(name) is session:
+                del self._sessions[name]
+            self._tell_attached()
+
+    def on_effects(self, _index: int, effects: Sequence[Effect]) -> None:
+        """Carry what an applied entry means for attached executors to them."""
+        if not self._sessions:
+            return
+        for effect in effects:
+            match effect:
+                case Assigned():
+                    session = self._registered(effect.node, effect.incarnation)
+                    if session is not None:
+                        session.push(AttachDown(start=(assignment(effect.task, effect.attempt),)))
+                case StopRequested():
+                    session = self._registered(effect.node, effect.incarnation)
+                    if session is not None:
+                        session.push(AttachDown(stop=(Stop(effect.token, effect.reason),)))
+                case NodeChanged():
+                    self._on_node(effect)
+
+    def end_all(self, error: RaftdError) -> None:
+        """This node leads no more."""
+        for session in self._sessions.values():
+            session.end(error)
+
+    # --- one session --------------------------------------------------------------------------------------------
+
+    async def _open(self, incoming: AsyncIterator[AttachUp]) -> Session:
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                first = await anext(incoming)
+        except (TimeoutError, StopAsyncIteration):
+            raise InvalidRequest("an Attach stream begins with a Hello") from None
+        hello = first.hello
+        if hello is None:
+            raise InvalidRequest("an Attach stream begins with a Hello")
+        if not self._leases.active:
+            raise NoLeader("this node does not lead")
+        self._check_identity(hello)
+        session = Session(hello)
+        before = self._sessions.get(hello.name)
+        if before is not None:
+            before.end(Unavailable("the executor has opened another stream"))
+        self._sessions[hello.name] = session
+        session.registered = self._is_registered(hello)
+        session.last_heard_ms = self._clock.monotonic_ms()
+        session.push(
+            AttachDown(
+                welcome=Welcome(
+                    self._leases.lease_ms, self._leases.heartbeat_ms, self._desired(session), self._leader_name
+                )
+            )
+        )
+        return session
+
+    def _check_identity(self, hello: Hello) -> None:
+        if hello.cluster_id != self._cluster_id:
+            raise WrongIdentity(
+                f"executor {hello.name} is of cluster {hello.cluster_id:016x}, this is cluster {self._cluster_id:016x}"
+            )
+        node = self._state().nodes.get(hello.name)
+        if self._leases.given_up(hello.name, hello.incarnation) or (
+            node is not None
+            and node.store_id == hello.store_id
+            and (node.incarnation > hello.incarnation or (node.incarnation == hello.incarnation and _lost(node.health)))
+        ):
+            raise IncarnationLost(f"incarnation {hello.incarnation} of {hello.name} has been given up")
+
+    def _is_registered(self, hello: Hello) -> bool:
+        node = self._state().nodes.get(hello.name)
+        return (
+            node is not None
+            and node.store_id == hello.store_id
+            and node.incarnation == hello.incarnation
+            and node.address == hello.address
+            and node.slots == hello.slots
+            and not _lost(node.health)
+        )
+
+    def _desired(self, session: Session) -> tuple[Assignment, ...]:
+        return assignments(self._state(), session.hello.name) if session.registered else ()
+
+    async def _read(self, session: Session, incoming: AsyncIterator[AttachUp]) -> None:
+        """Take what the executor says until its stream ends."""
+        try:
+            confirmed = False
+            async for message in incoming:
+                session.last_heard_ms = received_ms = self._clock.monotonic_ms()
+                if not confirmed:
+                    if not session.registered:
+                        await self._register(session)
+                    confirmed = True
+                    self._tell_attached()
+                if message.ended:
+                    self._spawn(session, self._record(session, message.ended))
+                if message.heartbeat is not None:
+                    self._spawn(session, self._renew(session, message.heartbeat, received_ms))
+            session.end(Unavailable("the executor has closed its stream"))
+        except RaftdError as error:
+            session.end(error)
+
+    async def _register(self, session: Session) -> None:
+        hello = session.hello
+        command = RegisterNode(
+            name=hello.name,
+            store_id=hello.store_id,
+            incarnation=hello.incarnation,
+            role=NodeRole[hello.role.upper()],
+            slots=hello.slots,
+            labels=tuple(sorted(hello.labels.items())),
+            kinds=tuple(sorted(hello.kinds)),
+            address=hello.address,
+        )
+        (reply,) = await self._consensus.propose((command,), timeout=COMMIT_TIMEOUT_S)
+        if isinstance(reply, Refused):
+            raise from_code(reply.code, reply.message, reply.try_)
+
+    async def _record(self, session: Session, ended: tuple[AttemptEnded, ...]) -> None:
+        """Put the ends of attempts into the record; an end that is refused (stale) is over as well."""
+        commands = tuple(
+            Vacate(
+                task_id=end.task_id,
+                attempt=end.attempt,
+                token=end.token,
+                outcome=end.outcome,
+                reason=end.reason,
+                result=end.result,
+                blob_holders=end.blob_holders,
+                started_at_ms=end.started_at_ms,
+                ended_at_ms=end.ended_at_ms,
+            )
+            for end in ended
+        )
+        size = sum(256 + len(end.reason) + (len(end.result) if isinstance(end.result, bytes) else 0) for end in ended)
+        replies = await self._consensus.propose(commands, timeout=COMMIT_TIMEOUT_S, size_bytes=size)
+        for end, reply in zip(ended, replies, strict=True):
+            session.progress.pop(end.token, None)
+            if isinstance(reply, Refused):
+                log.info("end of t%d attempt %d (%s) refused: %s", end.task_id, end.attempt, end.token, reply.message)
+        session.push(AttachDown(recorded=tuple(end.token for end in ended)))
+
+    async def _renew(self, session: Session, heartbeat: Heartbeat, received_ms: int) -> None:
+        """Renew only after a quorum round that began after the heartbeat had arrived."""
+        for progress in heartbeat.progress:
+            session.progress[progress.token] = progress
+        await self._consensus.read_barrier(timeout=self._leases.lease_ms / 1000)
+        if self._leases.renew(session.hello.name, session.hello.incarnation, received_ms):
+            session.push(AttachDown(renewal=Renewal(heartbeat.sequence)))
+
+    def _spawn(self, session: Session, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        session.work.add(task)
+
+        def over(done: asyncio.Task[None]) -> None:
+            session.work.discard(done)
+            if not done.cancelled() and (error := done.exception()) is not None:
+                session.end(error if isinstance(error, RaftdError) else Unavailable(f"the leader failed: {error!r}"))
+                if not isinstance(error, RaftdError):
+                    log.error("attach %s", session.hello.name, exc_info=error)
+
+        task.add_done_callback(over)
+
+    # --- the state's side ---------------------------------------------------------------------------------------
+
+    def _on_node(self, effect: NodeChanged) -> None:
+        session = self._sessions.get(effect.node.name)
+        if session is None:
+            return
+        incarnation = session.hello.incarnation
+        if effect.change is NodeChange.LOST or effect.node.incarnation > incarnation:
+            session.end(IncarnationLost(f"incarnation {incarnation} of {effect.node.name} has been given up"))
+        elif effect.node.incarnation == incarnation:
+            session.registered = True
+
+    def _registered(self, name: str, incarnation: int) -> Session | None:
+        session = self._sessions.get(name)
+        if session is not None and session.registered and session.hello.incarnation == incarnation:
+            return session
+        return None
+
+    def _tell_attached(self) -> None:
+        self._leases.attached(frozenset(name for name, session in self._sessions.items() if session.registered))
+
+
+def _lost(health: Health) -> bool:
+    return health is Health.LOST
