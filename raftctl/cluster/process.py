@@ -116,12 +116,12 @@ def stop_all(identities: Iterable[ProcessIdentity], grace_s: float) -> tuple[Pro
     return stubborn
 
 
-def marked_with(variable: str, value: str) -> tuple[ProcessIdentity, ...]:
-    """The living processes of this user whose environment began with `variable=value`.
+def marked_with(variable: str, values: Iterable[str]) -> tuple[ProcessIdentity, ...]:
+    """The living processes of this user whose environment began with `variable` set to one of the `values`.
 
     Linux only; elsewhere it finds nothing. It is how children that outlive their node are found without their names.
     """
-    wanted = f"{variable}={value}".encode()
+    wanted = {f"{variable}={value}".encode() for value in values}
     found = []
     for entry in Path("/proc").iterdir() if LINUX else ():
         if not entry.name.isdigit():
@@ -130,7 +130,7 @@ def marked_with(variable: str, value: str) -> tuple[ProcessIdentity, ...]:
             environment = (entry / "environ").read_bytes().split(b"\0")
         except OSError:  # gone meanwhile, or somebody else's
             continue
-        identity = identify(int(entry.name)) if wanted in environment else None
+        identity = None if wanted.isdisjoint(environment) else identify(int(entry.name))
         if identity is not None and is_alive(identity):
             found.append(identity)
     return tuple(found)

@@ -67,7 +67,7 @@ class RaftdCommand:
 
     def _bound(self, arguments: Sequence[str]) -> BaseCommand:
         # plumbum adds to its own copy of the environment and never takes away: what must go, goes there.
-        for name in [name for name in local.env if name.startswith(_NOT_INHERITED)]:
+        for name in [name for name in local.env.getdict() if name.startswith(_NOT_INHERITED)]:
             del local.env[name]
         program, *before = self.prefix
         return local[program][[*before, *arguments]]
