@@ -1,0 +1,155 @@
+"""A whole cluster in one thread: peers, a network that delivers when told to, and one-way cuts.
+
+Used by scenarios in its orderly form (`settle` delivers everything in order) and by `soak` with its faults.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from random import Random
+from typing import Any
+
+from raftd.raft.messages import Message
+from raftd.raft.types import Configuration, Entry, HardState, NodeId, ReadContext, Role
+from tests.raft.oracle import Oracle
+from tests.raft.peer import Peer
+
+SETTLE_LIMIT = 100_000
+
+
+class Cluster:
+    """Voters 1..n (and learners), each with its own jitter; the oracle watches every message and Ready."""
+
+    def __init__(
+        self,
+        voters: int = 3,
+        *,
+        learners: Iterable[NodeId] = (),
+        logs: Mapping[NodeId, Iterable[Entry]] | None = None,
+        hard_states: Mapping[NodeId, HardState] | None = None,
+        seed: int | None = None,
+        **settings: Any,
+    ) -> None:
+        configuration = Configuration(tuple(range(1, voters + 1)), tuple(learners))
+        self.network: list[Message] = []
+        self.cuts: set[tuple[NodeId, NodeId]] = set()
+        self.is_lost: Callable[[Message], bool] = lambda message: False
+        self.peers: dict[NodeId, Peer] = {}
+        self.oracle = Oracle(self.peers)
+        for node in configuration.members():
+            # Without a seed node n times out after ET + n - 1 ticks: 1 first, and no two together.
+            jitter = (lambda n, node=node: (node - 1) % n) if seed is None else Random(f"{seed}/{node}").randrange
+            peer = Peer(
+                node,
+                configuration,
+                log=(logs or {}).get(node, ()),
+                hard_state=(hard_states or {}).get(node),
+                jitter=jitter,
+                **settings,
+            )
+            peer.on_ready = self.oracle.on_ready
+            peer.on_transition = self.oracle.on_transition
+            peer.on_message = self._send
+            self.peers[node] = peer
+            self.oracle.started(peer)
+
+    def __getitem__(self, node: NodeId) -> Peer:
+        return self.peers[node]
+
+    def _send(self, peer: Peer, message: Message) -> None:
+        self.oracle.on_message(peer, message)
+        self.network.append(message)
+
+    # What happens to it.
+
+    def elect(self, node: NodeId) -> "Cluster":
+        """The node campaigns and wins; everything settles."""
+        self[node].campaign()
+        self.settle()
+        assert self[node].role is Role.LEADER, f"{node} was not elected: {self}"
+        return self
+
+    def tick(self, count: int = 1, only: Iterable[NodeId] | None = None) -> None:
+        """Tick (all, or only these), everything settling after each tick."""
+        for _ in range(count):
+            for node in self.peers if only is None else only:
+                if self[node].is_up:
+                    self[node].tick()
+            self.settle()
+
+    def settle(self) -> None:
+        """Deliver and persist until nothing moves."""
+        for peer in self._up():
+            peer.work()
+        for _ in range(SETTLE_LIMIT):
+            if not self.network:
+                for peer in self._up():
+                    self.oracle.look(peer)
+                return
+            self.deliver(0)
+        raise AssertionError(f"messages without end: {self.network[:10]}")
+
+    def deliver(self, position: int) -> None:
+        """One message arrives, unless it is lost."""
+        message = self.network.pop(position)
+        peer = self.peers.get(message.receiver)
+        cut = (message.sender, message.receiver) in self.cuts
+        if peer is None or not peer.is_up or cut or self.is_lost(message):
+            return
+        peer.step(message)
+
+    def propose(self, node: NodeId, *datas: bytes) -> None:
+        self[node].propose(*datas)
+        self.settle()
+
+    def read(self, node: NodeId, context: ReadContext) -> None:
+        """Ask for a read; the oracle checks that its answer covers everything committed by now."""
+        self[node].raw.read_index(context)
+        self.oracle.read_asked(self[node], context)
+        self.settle()
+
+    def cut(self, sender: NodeId, receiver: NodeId) -> None:
+        """Nothing arrives any more in this direction."""
+        self.cuts.add((sender, receiver))
+
+    def isolate(self, *nodes: NodeId) -> None:
+        """Cut these off from the others, both ways."""
+        for inside in nodes:
+            for outside in self.peers.keys() - set(nodes):
+                self.cut(inside, outside)
+                self.cut(outside, inside)
+
+    def heal(self) -> None:
+        self.cuts.clear()
+        self.is_lost = lambda message: False
+
+    def crash(self, *nodes: NodeId) -> None:
+        for node in nodes:
+            self[node].crash()
+
+    def restart(self, *nodes: NodeId) -> None:
+        for node in nodes:
+            self[node].start()
+            self.oracle.started(self[node])
+
+    # What can be seen.
+
+    def _up(self) -> list[Peer]:
+        return [peer for peer in self.peers.values() if peer.is_up]
+
+    def leaders(self) -> list[NodeId]:
+        """Who believes to lead, lowest term first."""
+        leaders = [peer for peer in self._up() if peer.role is Role.LEADER]
+        return [peer.id for peer in sorted(leaders, key=lambda peer: peer.term)]
+
+    def terms(self) -> dict[NodeId, int]:
+        return {node: peer.term for node, peer in self.peers.items()}
+
+    def logs_agree(self) -> bool:
+        """Whether everyone up has the same log, all of it committed."""
+        logs = [peer.terms for peer in self._up()]
+        return all(log == logs[0] for log in logs) and {peer.commit for peer in self._up()} == {len(logs[0])}
+
+    def __repr__(self) -> str:
+        return "; ".join(
+            f"{peer.id}{'' if peer.is_up else ' (down)'} {peer.role} t{peer.term} commit {peer.commit} of {peer.terms}"
+            for peer in self.peers.values()
+        )

@@ -1,0 +1,169 @@
+"""Watches a cluster from outside and asserts what the paper promises (figure 3, and `raft.md`, Simulation).
+
+It knows every durable image, every log and every message, and nothing of how the core comes to them.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from raftd.raft.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
+from raftd.raft.quorum import has_quorum
+from raftd.raft.ready import Ready, Transition
+from raftd.raft.types import Entry, NodeId, ReadContext, Role
+from tests.raft.peer import Peer
+
+
+class Position(NamedTuple):
+    """An entry, and the hash of the whole log that it ends."""
+
+    term: int
+    chain: int
+
+
+class Oracle:
+    """Global truth, gathered as it happens. Every method asserts."""
+
+    def __init__(self, peers: Mapping[NodeId, Peer]) -> None:
+        self._peers = peers
+        self._leaders: dict[int, NodeId] = {}
+        self._votes: dict[tuple[NodeId, int], NodeId] = {}
+        self._chains: dict[tuple[int, int], int] = {}
+        """(index, term) -> the chain of the log that it ends."""
+        self._logs: dict[NodeId, list[Position]] = {}
+        """Each node's log as its Readys gave it to the disk."""
+        self._applied: dict[int, tuple[int, bytes]] = {}
+        self._committed: dict[int, tuple[int, int]] = {}
+        """Term of a leader -> the highest (index, term of the entry) that it committed."""
+        self._commits: dict[NodeId, int] = {}
+        self._reads: dict[tuple[NodeId, ReadContext], int] = {}
+        self._said_terms: dict[NodeId, int] = {}
+        self.seen = dict.fromkeys(
+            ("read confirmed", "read dropped", "long tail truncated", "tail in flight truncated", "old term committed"), 0
+        )
+        """Rare events, counted: a run in which one stayed at zero has tested less than it seems."""
+
+    def started(self, peer: Peer) -> None:
+        """A new life began: what was said must still be known."""
+        self._logs[peer.id] = []
+        self._commits[peer.id] = 0
+        self._extend(peer.id, peer.disk.entries.held)
+        durable = peer.disk.hard_state.term
+        assert durable >= self._said_terms.get(peer.id, 0), f"TermMonotone: {peer.id} came back in term {durable}"
+        self._reads = {key: floor for key, floor in self._reads.items() if key[0] != peer.id}
+
+    def on_ready(self, peer: Peer, ready: Ready) -> None:
+        """LogMatching, SameApply, ReadFresh, and what `look` sees."""
+        if ready.entries and any(
+            other.entries and other.entries[-1].index >= ready.entries[0].index for other in peer.pending
+        ):
+            self.seen["tail in flight truncated"] += 1
+        self._extend(peer.id, ready.entries)
+        self.look(peer)
+        for entry in ready.committed_entries:
+            content = (entry.term, entry.data)
+            known = self._applied.setdefault(entry.index, content)
+            assert known == content, f"SameApply: {peer.id} applies {content} at {entry.index}, another {known}"
+        for read in ready.read_states:
+            floor = self._reads.pop((peer.id, read.context))
+            assert read.index >= floor, f"ReadFresh: {read}, but {floor} was committed when it was asked"
+            self.seen["read confirmed"] += 1
+        for context in ready.reads_dropped:
+            del self._reads[peer.id, context]
+            self.seen["read dropped"] += 1
+
+    def on_transition(self, peer: Peer, transition: Transition) -> None:
+        """Even a leader of one moment must hold everything committed."""
+        if transition.role is Role.LEADER:
+            self.look(peer)
+
+    def look(self, peer: Peer) -> None:
+        """CommitMonotone, OneLeaderPerTerm, LeaderComplete, QuorumsMeet: what can be seen at any moment."""
+        before, commit = self._commits[peer.id], peer.commit
+        assert commit >= before, f"CommitMonotone: {peer.id} fell from {before} to {commit}"
+        self._commits[peer.id] = commit
+        if peer.role is not Role.LEADER:
+            return
+        if peer.term not in self._leaders:
+            self._leaders[peer.term] = peer.id
+            for term, position in self._committed.items():
+                if term < peer.term:
+                    self._holds(peer, *position)
+        leader = self._leaders[peer.term]
+        assert leader == peer.id, f"OneLeaderPerTerm: {leader} and {peer.id} both lead term {peer.term}"
+        if commit > before:
+            self._commit_rose(peer, before, commit)
+
+    def _holds(self, leader: Peer, index: int, term: int) -> None:
+        assert leader.raw.state.log.term(index) == term, f"LeaderComplete: {leader.id} ({leader.term}) lacks {index}@{term}"
+
+    def _commit_rose(self, leader: Peer, before: int, index: int) -> None:
+        log = leader.raw.state.log
+        term = log.term(index)
+        assert term is not None
+        if term != leader.term:
+            # It learned that as a follower, a moment before it was elected.
+            highest = max((known for known, _ in self._committed.values()), default=0)
+            assert index <= highest, f"{leader.id} committed {index}@{term} by counting in term {leader.term}"
+            return
+        holders = [
+            peer.id
+            for peer in self._peers.values()
+            if peer.disk.entries.last_index >= index and peer.disk.entries.term(index) == term
+        ]
+        assert has_quorum(leader.configuration, holders), f"QuorumsMeet: {index}@{term} is durable only at {holders}"
+        self.seen["old term committed"] += any(log.term(i) != term for i in range(before + 1, index))
+        self._committed[term] = (index, term)
+        for peer in self._peers.values():
+            if peer.is_up and peer.role is Role.LEADER and peer.term > term:
+                self._holds(peer, index, term)
+
+    def on_message(self, peer: Peer, message: Message) -> None:
+        """DurableBeforeSay and VoteOnce, at the moment the message leaves."""
+        disk = peer.disk.hard_state
+        if not (isinstance(message, RequestVote | RequestVoteReply) and message.pre_vote):
+            assert message.term <= disk.term, f"DurableBeforeSay: {message}, but the disk has {disk}"
+            self._said_terms[peer.id] = max(self._said_terms.get(peer.id, 0), message.term)
+        match message:
+            case RequestVote(pre_vote=False):
+                self._voted(peer, message.term, peer.id)
+            case RequestVoteReply(pre_vote=False, granted=True):
+                self._voted(peer, message.term, message.receiver)
+            case AppendEntriesReply(success=True):
+                self._acknowledged(peer, message)
+            case AppendEntries():
+                leader = self._leaders[message.term]
+                assert leader == peer.id, f"{peer.id} sends appends of term {message.term}, which {leader} leads"
+            case _:
+                pass
+
+    def _voted(self, peer: Peer, term: int, candidate: NodeId) -> None:
+        known = self._votes.setdefault((peer.id, term), candidate)
+        assert known == candidate, f"VoteOnce: {peer.id} voted for {known} and {candidate} in {term}"
+        disk = peer.disk.hard_state
+        assert disk.term > term or (disk.term, disk.vote) == (term, candidate), (
+            f"DurableBeforeSay: {peer.id} says it voted for {candidate} in {term}, its disk {disk}"
+        )
+
+    def _acknowledged(self, peer: Peer, message: AppendEntriesReply) -> None:
+        index, disk = message.match_index, peer.disk.entries
+        assert disk.last_index >= index, f"DurableBeforeSay: {message}, but the disk ends at {disk.last_index}"
+        leader = self._peers[message.receiver]
+        if leader.is_up and leader.role is Role.LEADER and leader.term == message.term:
+            assert leader.raw.state.log.term(index) == disk.term(index), f"{message}, but the logs differ there"
+
+    def read_asked(self, peer: Peer, context: ReadContext) -> None:
+        """Remember what is committed anywhere: the answer must cover it."""
+        self._reads[peer.id, context] = max(index for index, _ in [(0, 0), *self._committed.values()])
+
+    def _extend(self, node: NodeId, entries: Iterable[Entry]) -> None:
+        """LogMatching: an entry of equal index and term ends an equal log."""
+        log = self._logs[node]
+        for entry in entries:
+            if entry.index <= len(log):
+                self.seen["long tail truncated"] += len(log) > entry.index
+                del log[entry.index - 1 :]
+            assert entry.index == len(log) + 1, f"{node} writes a gap: {entry} after {len(log)}"
+            chain = hash((log[-1].chain if log else 0, entry.term, entry.index, entry.data))
+            known = self._chains.setdefault((entry.index, entry.term), chain)
+            assert known == chain, f"LogMatching: {entry} at {node} ends another log than elsewhere"
+            log.append(Position(entry.term, chain))

@@ -1,0 +1,174 @@
+"""One node with a disk that can be slow, and that forgets in a crash what was not synced.
+
+The Peer is the host that `ready.py` describes, as small as it can be: it takes Readys, keeps their writes in a FIFO
+until `persist` is called, and lets messages out when the contract allows.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from raftd.raft import invariants
+from raftd.raft.messages import Message
+from raftd.raft.raw_node import RawNode
+from raftd.raft.ready import Ready, Transition
+from raftd.raft.types import Config, Configuration, Entry, HardState, NodeId, ReadContext, Role
+from tests.raft.memory_log import MemoryLog
+
+
+@dataclass
+class Disk:
+    """What would survive. `unsynced` was written without an fsync: it may survive or not."""
+
+    hard_state: HardState
+    entries: MemoryLog
+    unsynced: HardState | None = None
+
+    def write(self, ready: Ready) -> None:
+        self.entries.write(ready.entries)
+        newest = ready.hard_state or self.unsynced or self.hard_state
+        if ready.must_sync:
+            self.hard_state, self.unsynced = newest, None
+        else:
+            self.unsynced = newest
+
+
+Observer = Callable[["Peer", Ready], None]
+
+
+class Peer:
+    """A RawNode and its host. `sent` is where its messages go; the cluster replaces it."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        configuration: Configuration,
+        *,
+        log: Iterable[Entry] = (),
+        hard_state: HardState | None = None,
+        jitter: Callable[[int], int] = lambda n: 0,
+        **settings: Any,
+    ) -> None:
+        self.id = node
+        self.configuration = configuration
+        self.config = Config(id=node, jitter=jitter, **{"heartbeat_ticks": 1, **settings})
+        entries = MemoryLog(list(log))
+        last_term = entries.term(entries.last_index)
+        self.disk = Disk(hard_state or HardState(last_term, 0, 0), entries)
+        self.sent: list[Message] = []
+        self.write_through = True
+        """Whether `work` also completes the writes, as a disk that is never slow."""
+        self.on_ready: Observer = lambda peer, ready: None
+        self.on_transition: Callable[[Peer, Transition], None] = lambda peer, transition: None
+        self.on_message: Callable[[Peer, Message], None] = lambda peer, message: peer.sent.append(message)
+        self.lives = 0
+        self.start()
+
+    def start(self) -> None:
+        """A new life from the disk; everything else is forgotten."""
+        self.lives += 1
+        self.is_up = True
+        self.visible = MemoryLog(self.disk.entries.held)
+        self.visible.base_index, self.visible.base_term = self.disk.entries.base_index, self.disk.entries.base_term
+        self.raw = RawNode(
+            self.config,
+            self.configuration,
+            self.disk.hard_state,
+            self.visible,
+            applied=self.visible.base_index,
+            on_transition=lambda transition: self.on_transition(self, transition),
+        )
+        self.pending: deque[Ready] = deque()
+        self.applied: list[Entry] = []
+        self.reads: dict[ReadContext, int] = {}
+        self.reads_dropped: list[ReadContext] = []
+
+    def crash(self, keep_unsynced: bool = False) -> None:
+        """Lose memory and every write that had not completed."""
+        self.is_up = False
+        if keep_unsynced and self.disk.unsynced is not None:
+            self.disk.hard_state = self.disk.unsynced
+        self.disk.unsynced = None
+        self.pending.clear()
+
+    @property
+    def role(self) -> Role:
+        return self.raw.state.role
+
+    @property
+    def term(self) -> int:
+        return self.raw.state.term
+
+    @property
+    def leader(self) -> NodeId:
+        return self.raw.state.leader
+
+    @property
+    def commit(self) -> int:
+        return self.raw.state.log.commit
+
+    @property
+    def terms(self) -> list[int]:
+        """The terms of the whole log in memory, durable or not."""
+        log = self.raw.state.log
+        return [log.term(i) or 0 for i in range(log.first_index, log.last_index + 1)]
+
+    def step(self, *messages: Message) -> list[Message]:
+        """Step, do the work, and answer what left."""
+        for message in messages:
+            self.raw.step(message)
+        return self.work()
+
+    def tick(self, count: int = 1) -> list[Message]:
+        """Tick, doing the work after each, and answer what left."""
+        return [message for _ in range(count) for message in self._tick()]
+
+    def _tick(self) -> list[Message]:
+        self.raw.tick()
+        return self.work()
+
+    def campaign(self) -> list[Message]:
+        self.raw.campaign()
+        return self.work()
+
+    def propose(self, *datas: bytes) -> list[Message]:
+        self.raw.propose_batch(datas)
+        return self.work()
+
+    def work(self) -> list[Message]:
+        """Take every Ready, and complete the writes if the disk is not slow; answer what left meanwhile."""
+        invariants.check(self.raw)
+        while self.raw.has_ready() or (self.write_through and self.pending):
+            if self.raw.has_ready():
+                self.take_ready()
+            if self.write_through and self.pending:
+                self.persist()
+        left, self.sent = self.sent, []
+        return left
+
+    def take_ready(self) -> Ready:
+        """Take one Ready: send, queue the write, apply."""
+        ready = self.raw.ready()
+        invariants.check(self.raw)
+        self.on_ready(self, ready)
+        for message in ready.messages:
+            self.on_message(self, message)
+        if ready.entries or ready.hard_state or ready.messages_after_persist:
+            self.pending.append(ready)
+        if ready.committed_entries:
+            self.applied += ready.committed_entries
+            self.raw.applied(self.applied[-1].index)
+        self.reads.update({state.context: state.index for state in ready.read_states})
+        self.reads_dropped += ready.reads_dropped
+        return ready
+
+    def persist(self) -> None:
+        """The oldest write completes."""
+        ready = self.pending.popleft()
+        self.disk.write(ready)
+        self.visible.write(ready.entries)
+        for message in ready.messages_after_persist:
+            self.on_message(self, message)
+        self.raw.persisted(ready.number)
+        invariants.check(self.raw)

@@ -1,0 +1,208 @@
+"""Random faults on a cluster of real cores, from a seed, under the oracle; then calm, in which it must heal.
+
+`soak(seed)` is one run, and the same seed is the same run. For a long one: ``python -m tests.raft.soak 0 10000``.
+"""
+
+import sys
+from collections import Counter
+from random import Random
+
+from raftd.raft.messages import AppendEntries, Message
+from raftd.raft.types import NodeId, ProposalDropped, Role
+from tests.raft.cluster import Cluster
+from tests.raft.peer import Peer
+
+FAULTS = ("reorder", "drop", "duplicate", "replay", "crash", "cut", "isolate", "slow disk", "unreachable", "stall", "campaign")
+REPLAY_COUNT = 50
+NETWORK_LIMIT = 400
+
+
+class Soak:
+    """One run. A seed draws the size, the settings and a subset of the faults (swarm testing)."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random = Random(seed)
+        self.seed = seed
+        voters = random.choice((1, 2, 3, 3, 3, 4, 5, 5, 5))
+        learners = (voters + 1,) if random.random() < 0.25 else ()
+        self.cluster = Cluster(
+            voters,
+            learners=learners,
+            seed=seed,
+            heartbeat_ticks=random.choice((1, 2, 3)),
+            max_message_bytes=random.choice((1, 60, 200, 100_000)),
+            max_inflight_messages=random.choice((1, 2, 3, 100)),
+            max_inflight_bytes=random.choice((1, 100, 100_000)),
+            max_uncommitted_bytes=random.choice((20, 1000)),
+            max_committed_bytes_per_ready=random.choice((1, 100, 100_000)),
+            pre_vote=random.random() < 0.7,
+            check_quorum=random.random() < 0.8,
+        )
+        self.faults = {fault for fault in FAULTS if random.random() < 0.5}
+        self.old: list[Message] = []
+        self.counter = 0
+        self.happened: Counter[str] = Counter()
+
+    def run(self, steps: int = 1500) -> None:
+        """Faults, then calm."""
+        for peer in self.cluster.peers.values():
+            peer.write_through = False
+        for _ in range(steps):
+            self._step()
+        self._calm()
+
+    def _step(self) -> None:
+        kind = self.random.choices(("tick", "deliver", "work", "persist", "client", "fault"), (14, 40, 20, 20, 8, 2))[0]
+        {
+            "tick": self._tick,
+            "deliver": self._deliver,
+            "work": self._work,
+            "persist": self._persist,
+            "client": self._client,
+            "fault": self._fault,
+        }[kind]()
+
+    def _up(self) -> list[Peer]:
+        return [peer for peer in self.cluster.peers.values() if peer.is_up]
+
+    def _some_peer(self) -> Peer | None:
+        up = self._up()
+        return self.random.choice(up) if up else None
+
+    def _tick(self) -> None:
+        for peer in self._up():
+            if self.random.random() < 0.8:
+                peer.raw.tick()
+
+    def _deliver(self) -> None:
+        network, random = self.cluster.network, self.random
+        for _ in range(min(len(network), random.randrange(1, 8))):
+            position = random.randrange(len(network)) if "reorder" in self.faults and random.random() < 0.3 else 0
+            message = network[position]
+            if len(self.old) < REPLAY_COUNT:
+                self.old.append(message)
+            else:
+                self.old[random.randrange(REPLAY_COUNT)] = message
+            if "drop" in self.faults and random.random() < 0.1:
+                network.pop(position)
+                continue
+            if "duplicate" in self.faults and random.random() < 0.1:
+                network.append(message)
+            self._step_message(network.pop(position))
+        del network[NETWORK_LIMIT:]
+
+    def _step_message(self, message: Message) -> None:
+        peer = self.cluster.peers[message.receiver]
+        if peer.is_up and (message.sender, message.receiver) not in self.cluster.cuts:
+            peer.raw.step(message)
+            if isinstance(message, AppendEntries) and not message.entries and not message.heartbeat:
+                self.happened["empty append"] += 1
+
+    def _work(self) -> None:
+        peer = self._some_peer()
+        if peer is not None and peer.raw.has_ready():
+            peer.take_ready()
+
+    def _persist(self) -> None:
+        peer = self._some_peer()
+        if peer is not None and peer.pending and not ("slow disk" in self.faults and self.random.random() < 0.7):
+            for _ in range(self.random.randrange(1, len(peer.pending) + 1)):
+                peer.persist()
+
+    def _client(self) -> None:
+        peer = self._some_peer()
+        if peer is None or peer.role is not Role.LEADER:
+            return
+        self.counter += 1
+        if self.random.random() < 0.3:
+            peer.raw.read_index(self.counter)
+            self.cluster.oracle.read_asked(peer, self.counter)
+            return
+        try:
+            peer.raw.propose_batch([b"%d" % self.counter] * self.random.choice((1, 1, 3)))
+        except ProposalDropped:
+            self.happened["quota"] += 1
+
+    def _fault(self) -> None:
+        if not self.faults:
+            return
+        kind = self.random.choice(sorted(self.faults))
+        peer = self._some_peer()
+        self.happened[kind] += 1
+        match kind:
+            case "crash":
+                self._crash_or_restart()
+            case "cut":
+                nodes = sorted(self.cluster.peers)
+                self.cluster.cut(self.random.choice(nodes), self.random.choice(nodes))
+            case "isolate":
+                leaders = self.cluster.leaders()
+                nodes = leaders if leaders and self.random.random() < 0.5 else sorted(self.cluster.peers)
+                self.cluster.isolate(self.random.choice(nodes))
+            case "replay" if self.old:
+                for message in self.random.sample(self.old, min(5, len(self.old))):
+                    self._step_message(message)
+            case "unreachable" if peer is not None:
+                peer.raw.report_unreachable(self.random.choice(sorted(self.cluster.peers)))
+            case "stall" if peer is not None:
+                for _ in range(self.random.randrange(5, 25)):
+                    peer.raw.tick()
+            case "campaign" if peer is not None:
+                peer.raw.campaign()
+        if self.random.random() < 0.5:
+            self.cluster.heal()
+
+    def _crash_or_restart(self) -> None:
+        down = [node for node, peer in self.cluster.peers.items() if not peer.is_up]
+        if down and self.random.random() < 0.6:
+            self.cluster.restart(self.random.choice(down))
+            return
+        up = self._up()
+        victims = up if self.random.random() < 0.1 else self.random.sample(up, min(len(up), 1))
+        for peer in victims:
+            # The disk had some of what was queued, and perhaps told nobody.
+            for ready in list(peer.pending)[: self.random.randrange(len(peer.pending) + 1)]:
+                peer.disk.write(ready)
+            peer.crash(keep_unsynced=self.random.random() < 0.5)
+
+    def _calm(self) -> None:
+        """HealsInTime: a leader within ten election timeouts, and then everybody agrees."""
+        cluster = self.cluster
+        cluster.heal()
+        for peer in cluster.peers.values():
+            peer.write_through = True
+            if not peer.is_up:
+                cluster.restart(peer.id)
+        cluster.settle()
+        for _ in range(10 * 10):
+            cluster.tick()
+            leaders = cluster.leaders()
+            if len(leaders) == 1 and cluster.logs_agree():
+                break
+        assert len(cluster.leaders()) == 1 and cluster.logs_agree(), f"seed {self.seed} does not heal: {cluster}"
+        leader: NodeId = cluster.leaders()[0]
+        cluster.propose(leader, b"after")
+        cluster.read(leader, "after".encode())
+        cluster.tick(2 * 3)
+        assert cluster.logs_agree(), f"seed {self.seed}: {cluster}"
+        assert all(peer.applied[-1].data == b"after" for peer in cluster.peers.values())
+        assert b"after" in cluster[leader].reads
+
+
+def soak(seed: int, steps: int = 1500) -> Counter[str]:
+    """One run from the seed; answers how often the rare things happened."""
+    run = Soak(seed)
+    try:
+        run.run(steps)
+    except Exception as error:
+        error.add_note(f"seed {seed}, steps {steps}, faults {sorted(run.faults)}, {run.cluster}")
+        raise
+    run.happened.update(run.cluster.oracle.seen)
+    return run.happened
+
+
+if __name__ == "__main__":
+    total: Counter[str] = Counter()
+    for each in range(int(sys.argv[1]), int(sys.argv[2])):
+        total += soak(each, *map(int, sys.argv[3:]))
+    print(dict(total))
