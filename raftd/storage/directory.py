@@ -1,0 +1,251 @@
+"""A data directory as a whole: made by ``init``, opened by a node, locked as long as it is open.
+
+What may live here: the order of the steps that make and open one, and the lock. The parts are those of ``identity``
+and ``wal``.
+
+::
+
+    DATA/lock               held with flock by the process that uses the directory; says its pid
+    DATA/identity.json      who it is; its presence says that init finished
+    DATA/incarnation.json   how often it was started
+    DATA/log/               the write-ahead log
+    DATA/initialising       there while init is at work, so that what a crashed init left can be told from a store
+                            whose identity file somebody removed, and only the former is made anew
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raftd.raft.types import Entry, HardState
+from raftd.storage.errors import AlreadyInitialised, DataDirectoryLocked, NotInitialised, StorageFailed
+from raftd.storage.filesystem import FileSystem, Lock, LockHeld, RealFileSystem
+from raftd.storage.identity import (
+    IDENTITY_FILE,
+    INCARNATION_FILE,
+    Identity,
+    check_identity,
+    read_identity,
+    read_incarnation,
+    write_identity,
+    write_incarnation,
+)
+from raftd.storage.recovery import Recovered
+from raftd.storage.wal import DEFAULT_SEGMENT_BYTES, Wal, create_log, open_log
+
+LOCK_FILE = "lock"
+LOG_DIRECTORY = "log"
+INITIALISING_FILE = "initialising"
+
+
+def init_directory(
+    path: str,
+    identity: Identity,
+    hard_state: HardState,
+    entries: Sequence[Entry],
+    *,
+    fs: FileSystem | None = None,
+    segment_bytes: int = DEFAULT_SEGMENT_BYTES,
+) -> None:
+    """Make a store: its identity, its incarnation counter and the beginning of its log, durable on return.
+
+    Args:
+        path: a directory that is not there, is empty, or holds what an interrupted init left.
+        identity: with a store id that was never used before.
+        hard_state: the first one.
+        entries: the first ones (genesis), from index 1.
+        fs: the machine's own by default.
+        segment_bytes: the size of a log segment.
+
+    Raises ``AlreadyInitialised``, ``DataDirectoryLocked``, ``StorageFailed``. A crash at any point leaves a directory
+    that ``DataDirectory.open`` refuses as not initialised and that ``init_directory`` accepts, or the finished store.
+    """
+    fs = fs or RealFileSystem()
+    path = path.rstrip("/") or "/"
+    try:
+        _make_directories(fs, path)
+        _check_empty(fs, path)
+        lock = _lock(fs, path)
+        try:
+            _check_empty(fs, path)
+            if not fs.exists(f"{path}/{INITIALISING_FILE}"):
+                fs.create(f"{path}/{INITIALISING_FILE}").close()
+            fs.fsync_dir(path)
+            _clear_remains(fs, path)
+            create_log(
+                fs,
+                f"{path}/{LOG_DIRECTORY}",
+                cluster_id=identity.cluster_id,
+                store_id=identity.store_id,
+                hard_state=hard_state,
+                entries=entries,
+                segment_bytes=segment_bytes,
+            )
+            write_incarnation(fs, path, identity.store_id, 0)
+            write_identity(fs, path, identity)
+            fs.unlink(f"{path}/{INITIALISING_FILE}")
+            fs.fsync_dir(path)
+        finally:
+            lock.release()
+    except OSError as error:
+        raise StorageFailed(f"initialising {path}", error) from error
+
+
+class DataDirectory:
+    """An open store. Made by ``open``; ``log`` is handed to the storage thread.
+
+    Attributes:
+        path: where it is.
+        identity: who it is.
+        incarnation: of this start; raised and synced before ``open`` returned.
+        recovered: what the log said.
+        log: open for appending.
+    """
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        path: str,
+        lock: Lock,
+        identity: Identity,
+        incarnation: int,
+        log: Wal,
+        recovered: Recovered,
+    ) -> None:
+        self._fs = fs
+        self._lock = lock
+        self.path = path
+        self.identity = identity
+        self.recovered = recovered
+        self.log = log
+        self.incarnation = incarnation
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        *,
+        name: str | None = None,
+        cluster_id: int | None = None,
+        fs: FileSystem | None = None,
+        segment_bytes: int = DEFAULT_SEGMENT_BYTES,
+    ) -> DataDirectory:
+        """Lock the directory, read its log and raise its incarnation.
+
+        Args:
+            path: the data directory.
+            name: the node it must belong to, if that is known.
+            cluster_id: the cluster it must belong to, if that is known.
+            fs: the machine's own by default.
+            segment_bytes: the size of the segments made from now on.
+
+        Raises ``NotInitialised``, ``DataDirectoryLocked``, ``WrongIdentity``, ``UnknownFormat``, ``DamagedLog``,
+        ``StorageFailed``.
+        """
+        fs = fs or RealFileSystem()
+        path = path.rstrip("/") or "/"
+        try:
+            _check_initialised(fs, path)
+            lock = _lock(fs, path)
+            try:
+                return cls._open_locked(fs, path, lock, name, cluster_id, segment_bytes)
+            except BaseException:
+                lock.release()
+                raise
+        except OSError as error:
+            raise StorageFailed(f"opening {path}", error) from error
+
+    @classmethod
+    def _open_locked(
+        cls,
+        fs: FileSystem,
+        path: str,
+        lock: Lock,
+        name: str | None,
+        cluster_id: int | None,
+        segment_bytes: int,
+    ) -> DataDirectory:
+        _check_initialised(fs, path)
+        identity = read_identity(fs, path)
+        check_identity(identity, path, name=name, cluster_id=cluster_id)
+        if fs.exists(f"{path}/{INITIALISING_FILE}"):
+            fs.unlink(f"{path}/{INITIALISING_FILE}")
+        # The process that made these names may have died before it synced them.
+        fs.fsync_dir(path)
+        incarnation = read_incarnation(fs, path, identity.store_id)
+        log, recovered = open_log(
+            fs,
+            f"{path}/{LOG_DIRECTORY}",
+            cluster_id=identity.cluster_id,
+            store_id=identity.store_id,
+            segment_bytes=segment_bytes,
+        )
+        opened = cls(fs, path, lock, identity, incarnation, log, recovered)
+        opened.next_incarnation()
+        return opened
+
+    def next_incarnation(self) -> int:
+        """Raise the incarnation, durably, and return it. Blocks on the disk. Raises ``StorageFailed``."""
+        try:
+            write_incarnation(self._fs, self.path, self.identity.store_id, self.incarnation + 1)
+        except OSError as error:
+            raise StorageFailed(f"raising the incarnation in {self.path}", error) from error
+        self.incarnation += 1
+        return self.incarnation
+
+    def close(self) -> None:
+        """Give the lock up. The log is closed by who was given it, and before this."""
+        self._lock.release()
+
+
+def _make_directories(fs: FileSystem, path: str) -> None:
+    """Make the directory and its missing parents, each durable before the next."""
+    parent = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
+    if not fs.exists(path):
+        _make_directories(fs, parent)
+        fs.mkdir(path)
+    # Also where it was there: an earlier init may have died between making it and this.
+    fs.fsync_dir(parent)
+
+
+def _lock(fs: FileSystem, path: str) -> Lock:
+    try:
+        return fs.lock(f"{path}/{LOCK_FILE}")
+    except LockHeld as held:
+        raise DataDirectoryLocked(f"{path}/{LOCK_FILE}", held.pid) from None
+
+
+def _check_empty(fs: FileSystem, path: str) -> None:
+    names = fs.listdir(path)
+    if IDENTITY_FILE in names:
+        raise AlreadyInitialised(path, f"it holds {read_identity(fs, path)}")
+    strange = [name for name in names if name != LOCK_FILE]
+    if strange and INITIALISING_FILE not in names:
+        raise AlreadyInitialised(path, f"it is not empty, it holds {strange[0]!r}")
+
+
+def _check_initialised(fs: FileSystem, path: str) -> None:
+    if not fs.exists(path):
+        raise NotInitialised(path, "it is not there")
+    names = fs.listdir(path)
+    if IDENTITY_FILE in names:
+        return
+    if INITIALISING_FILE in names:
+        raise NotInitialised(path, "its `raftd init` did not finish")
+    strange = [name for name in names if name != LOCK_FILE]
+    raise NotInitialised(path, f"it has no {IDENTITY_FILE}, but {strange[0]!r}" if strange else "it is empty")
+
+
+def _clear_remains(fs: FileSystem, path: str) -> None:
+    """Remove what an interrupted init may have left, so that the log directory is there and empty."""
+    for name in (f"{INCARNATION_FILE}.tmp", f"{IDENTITY_FILE}.tmp", INCARNATION_FILE):
+        if fs.exists(f"{path}/{name}"):
+            fs.unlink(f"{path}/{name}")
+    log = f"{path}/{LOG_DIRECTORY}"
+    if fs.exists(log):
+        for name in fs.listdir(log):
+            fs.unlink(f"{log}/{name}")
+        fs.fsync_dir(log)
+    else:
+        fs.mkdir(log)
+    fs.fsync_dir(path)

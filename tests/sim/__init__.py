@@ -1,0 +1,1 @@
+"""Simulated parts of a machine, for tests of what must survive the real ones."""
