@@ -1,0 +1,105 @@
+"""The replicated state machine: a committed entry goes in, replies and effects come out, the state has moved on.
+
+What may live here: the order in which an entry is applied, and which module decides which command.
+
+``apply`` is total and deterministic. Total: whatever can be decoded is answered; a command that cannot be done is
+refused by a reply, never by an exception, for an exception would stop every node at the same entry for ever.
+Deterministic: it reads the state and the entry and nothing else: no clock, no chance, no order of a set, no float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from raftd.scheduler.attempts import occupy, vacate
+from raftd.scheduler.cancellation import cancel, mark_stopping
+from raftd.scheduler.commands import (
+    Batch,
+    Cancel,
+    MarkStopping,
+    NodeLost,
+    Occupy,
+    RecordBlob,
+    RegisterNode,
+    Submit,
+    Vacate,
+)
+from raftd.scheduler.directory import record_blob
+from raftd.scheduler.effects import Effect
+from raftd.scheduler.model import MAX_TIME_MS, Genesis
+from raftd.scheduler.registration import node_lost, register_node
+from raftd.scheduler.replies import Reply
+from raftd.scheduler.retention import forget_old
+from raftd.scheduler.state import State
+from raftd.scheduler.submission import submit
+from raftd.scheduler.turn import Turn
+
+_RULES: dict[type, Callable[[Turn, Any], Reply]] = {
+    RegisterNode: register_node,
+    Submit: submit,
+    Occupy: occupy,
+    Vacate: vacate,
+    Cancel: cancel,
+    MarkStopping: mark_stopping,
+    NodeLost: node_lost,
+    RecordBlob: record_blob,
+}
+
+
+class OutOfOrder(AssertionError):
+    """An entry was applied twice, or one was left out: the state cannot be trusted any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an entry did: one reply for each command, in order, and what was caused, in order."""
+
+    replies: tuple[Reply, ...]
+    effects: tuple[Effect, ...]
+
+
+class StateMachine:
+    """Applies entries, each once, in the order of their indices.
+
+    Args:
+        state: to go on from (of a snapshot); without one, the state before entry 1.
+    """
+
+    __slots__ = ("state",)
+
+    def __init__(self, state: State | None = None) -> None:
+        self.state = state if state is not None else State()
+
+    @property
+    def applied_index(self) -> int:
+        """The index of the last entry that was applied."""
+        return self.state.applied_index
+
+    def apply(self, index: int, batch: Batch) -> Outcome:
+        """Apply an entry of commands."""
+        self._advance(index)
+        state, header = self.state, batch.header
+        state.advance_clock(min(header.cluster_time_ms, MAX_TIME_MS))
+        turn = Turn(state, index, header.random_u64)
+        first_new_task_id = state.next_task_id
+        replies = tuple([_RULES[type(command)](turn, command) for command in batch.commands])
+        forget_old(state, len(batch.commands), state.next_task_id - first_new_task_id)
+        return Outcome(replies, tuple(turn.effects))
+
+    def apply_noop(self, index: int) -> Outcome:
+        """Apply an entry that changes nothing here: a leader's first, or a change of configuration."""
+        self._advance(index)
+        return Outcome((), ())
+
+    def apply_genesis(self, index: int, genesis: Genesis) -> Outcome:
+        """Apply the entry that founds the cluster."""
+        self._advance(index)
+        self.state.genesis = genesis
+        return Outcome((), ())
+
+    def _advance(self, index: int) -> None:
+        if index != self.state.applied_index + 1:
+            raise OutOfOrder(f"entry {index} after {self.state.applied_index}")
+        self.state.applied_index = index

@@ -1,0 +1,191 @@
+"""What a leader proposes: which task goes to which slot, which node is lost, which attempt has run too long.
+
+What may live here: policy. It reads the state and the leader's observations, changes neither, and is never replayed:
+it can change without changing what the log means, because ``apply`` checks every command again.
+
+One plan costs as much as the commands it makes, not as what is pending: tasks come in order out of the queues of the
+kinds that some node can take now, and nodes come in order of load out of the ranking of those with a free slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush, merge
+
+from raftd.scheduler.commands import Command, MarkStopping, NodeLost, Occupy
+from raftd.scheduler.indexes import order_of, queue_key, task_of
+from raftd.scheduler.model import Health, StopReason
+from raftd.scheduler.placement import Ranking
+from raftd.scheduler.state import State
+
+MAX_COMMANDS = 512
+"""Of one plan; what is left over comes with the next."""
+
+RUN_TIMEOUT_GRACE_MS = 10_000
+"""How much longer than its run timeout an attempt may take before the leader speaks for a silent executor."""
+
+
+@dataclass(slots=True)
+class InFlight:
+    """What this leader has proposed and not yet seen applied: it must not be proposed twice.
+
+    Dropped as a whole when the leader steps down.
+    """
+
+    tasks: set[int] = field(default_factory=set)
+    slots: dict[str, set[int]] = field(default_factory=dict)
+    stopping: set[int] = field(default_factory=set)
+    lost: set[tuple[str, int]] = field(default_factory=set)
+
+    def proposed(self, commands: Iterable[Command]) -> None:
+        """These are on their way."""
+        for command in commands:
+            match command:
+                case Occupy():
+                    self.tasks.add(command.task_id)
+                    self.slots.setdefault(command.node, set()).add(command.slot)
+                case MarkStopping():
+                    self.stopping.add(command.task_id)
+                case NodeLost():
+                    self.lost.add((command.name, command.incarnation))
+                case _:
+                    pass
+
+    def settled(self, commands: Iterable[Command]) -> None:
+        """These were applied or dropped: from now on the state alone speaks."""
+        for command in commands:
+            match command:
+                case Occupy():
+                    self.tasks.discard(command.task_id)
+                    slots = self.slots.get(command.node)
+                    if slots is not None:
+                        slots.discard(command.slot)
+                        if not slots:
+                            del self.slots[command.node]
+                case MarkStopping():
+                    self.stopping.discard(command.task_id)
+                case NodeLost():
+                    self.lost.discard((command.name, command.incarnation))
+                case _:
+                    pass
+
+    def clear(self) -> None:
+        """Forget everything: this node does not lead any more, or leads anew."""
+        self.tasks.clear()
+        self.slots.clear()
+        self.stopping.clear()
+        self.lost.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanningView:
+    """The state as it will be: what is applied, and this leader's own proposals that are not."""
+
+    state: State
+    in_flight: InFlight
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """What the leader sees and the log does not know.
+
+    Attributes:
+        expired: nodes whose lease has run out (``LeaseBook.expired``), as (name, incarnation).
+    """
+
+    expired: tuple[tuple[str, int], ...] = ()
+
+
+def plan(
+    view: PlanningView, observations: Observations, now_ms: int, *, max_commands: int = MAX_COMMANDS
+) -> tuple[Command, ...]:
+    """What to propose now. Losses come first: they free the tasks that are placed next time.
+
+    Args:
+        now_ms: cluster time; the batch's header must carry this time or a later one.
+    """
+    commands: list[Command] = []
+    commands += _losses(view, observations)
+    commands += _timeouts(view, now_ms, max_commands - len(commands))
+    lost = {command.name for command in commands if isinstance(command, NodeLost)}
+    commands += _placements(view, now_ms, max_commands - len(commands), lost)
+    return tuple(commands)
+
+
+def next_wakeup_ms(state: State, now_ms: int) -> int | None:
+    """The cluster time, after now, at which a plan may have something new to propose though nothing is applied.
+
+    None where there is no such time. What is due already is not counted: a plan has just been made.
+    """
+    times_ms = []
+    for key in state.indexes.delayed:
+        if order_of(key) > now_ms:
+            times_ms.append(order_of(key))
+            break
+    for key in state.indexes.run_deadlines:
+        if order_of(key) + RUN_TIMEOUT_GRACE_MS > now_ms:
+            times_ms.append(order_of(key) + RUN_TIMEOUT_GRACE_MS)
+            break
+    return min(times_ms, default=None)
+
+
+def _losses(view: PlanningView, observations: Observations) -> list[Command]:
+    commands: list[Command] = []
+    for name, incarnation in observations.expired:
+        node = view.state.nodes.get(name)
+        if node is None or node.health is not Health.UP or node.incarnation != incarnation:
+            continue
+        if (name, incarnation) not in view.in_flight.lost:
+            commands.append(NodeLost(name, incarnation))
+    return commands
+
+
+def _timeouts(view: PlanningView, now_ms: int, limit: int) -> list[Command]:
+    commands: list[Command] = []
+    for key in view.state.indexes.run_deadlines:
+        if len(commands) >= limit or order_of(key) + RUN_TIMEOUT_GRACE_MS > now_ms:
+            break
+        task_id = task_of(key)
+        if task_id not in view.in_flight.stopping:
+            attempt = view.state.tasks[task_id].attempts[-1]
+            commands.append(MarkStopping(task_id, attempt.number, attempt.token, StopReason.TIMED_OUT))
+    return commands
+
+
+def _placements(view: PlanningView, now_ms: int, limit: int, lost: set[str]) -> list[Command]:
+    state, in_flight = view.state, view.in_flight
+    ranking = Ranking(state, in_flight.slots, {name for name, _ in in_flight.lost} | lost)
+    commands: list[Command] = []
+    # One head per kind; the smallest of them is the next task of the whole queue.
+    due = _due(state, now_ms, limit + len(in_flight.tasks))
+    kinds = sorted(kind for kind in {*state.indexes.queue, *due} if ranking.offers(kind))
+    streams = {kind: merge(state.indexes.queue.get(kind, ()), due.get(kind, ())) for kind in kinds}
+    heads = [(key, kind) for kind in kinds if (key := next(streams[kind], None)) is not None]
+    heapify(heads)
+    while heads and len(commands) < limit:
+        key, kind = heappop(heads)
+        task_id = task_of(key)
+        if task_id not in in_flight.tasks:
+            place = ranking.take(kind)
+            if place is None:
+                # No slot is left for this kind: the rest of its queue need not be looked at.
+                continue
+            commands.append(Occupy(task_id, *place))
+        following = next(streams[kind], None)
+        if following is not None:
+            heappush(heads, (following, kind))
+    return commands
+
+
+def _due(state: State, now_ms: int, limit: int) -> dict[str, list[int]]:
+    """Delayed tasks that are due but not yet released by an entry, as queue keys by kind: the longest due ones."""
+    keys: dict[str, list[int]] = {}
+    for count, key in enumerate(state.indexes.delayed):
+        if count >= limit or order_of(key) > now_ms:
+            break
+        task = state.tasks[task_of(key)]
+        keys.setdefault(task.spec.kind, []).append(queue_key(task))
+    for found in keys.values():
+        found.sort()
+    return keys

@@ -1,0 +1,148 @@
+"""RegisterNode and NodeLost: the incarnations of a node begin and end.
+
+What may live here: the rules by which a name, a store and an incarnation may appear, and what the end of an incarnation
+does to what it ran.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from raftd.scheduler.attempts import end_attempt
+from raftd.scheduler.commands import NodeLost, RegisterNode
+from raftd.scheduler.effects import NodeChange
+from raftd.scheduler.model import AttemptOutcome, Eligibility, Health, Node
+from raftd.scheduler.replies import Lost, Refused, Registered, Reply
+from raftd.scheduler.state import State
+from raftd.scheduler.submission import MAX_KIND_CHARS
+from raftd.scheduler.turn import Turn
+
+MAX_NAME_CHARS = 64
+MAX_SLOTS = 1_024
+MAX_KINDS = 256
+MAX_LABELS = 64
+MAX_TEXT_CHARS = 256
+_MAX_U64 = (1 << 64) - 1
+
+
+def register_node(turn: Turn, command: RegisterNode) -> Reply:
+    """Take in an executor. Its earlier incarnation, if there is one, is over, and so is what it ran."""
+    state = turn.state
+    refusal = _refuse_form(command) or _refuse_identity(state, command)
+    if refusal is not None:
+        return refusal
+    kinds = tuple(sorted(set(command.kinds)))
+    labels = tuple(sorted(dict(command.labels).items()))
+    for kind in kinds:
+        state.kinds.setdefault(kind)
+    old = state.nodes.get(command.name)
+    if old is not None and old.incarnation == command.incarnation:
+        updated = replace(old, labels=labels, kinds=kinds, address=command.address)
+        if updated != old:
+            updated = replace(updated, changed_index=turn.index)
+            state.put_node(updated)
+            turn.node_changed(NodeChange.UPDATED, updated)
+        return Registered(command.name, command.incarnation, repeated=True)
+    node = Node(
+        name=command.name,
+        store_id=command.store_id,
+        incarnation=command.incarnation,
+        role=command.role,
+        labels=labels,
+        kinds=kinds,
+        address=command.address,
+        health=Health.UP,
+        # Whether a node takes work is the operator's word, not the process's: it outlives a restart.
+        eligibility=Eligibility.READY if old is None else old.eligibility,
+        executing=(None,) * command.slots,
+        changed_index=turn.index,
+    )
+    state.put_node(node)
+    turn.node_changed(NodeChange.UP, node)
+    if old is not None:
+        _end_all(turn, old, f"node {old.name} was restarted")
+    return Registered(command.name, command.incarnation)
+
+
+def node_lost(turn: Turn, command: NodeLost) -> Reply:
+    """An incarnation is over: its attempts end, and their tasks go back to the queue."""
+    node = turn.state.nodes.get(command.name)
+    if node is None:
+        return Refused("node_not_found", f"no node {command.name!r} has registered")
+    if node.incarnation != command.incarnation or node.health is Health.LOST:
+        return Refused(
+            "stale_incarnation", f"node {command.name!r} is not up as incarnation {command.incarnation}"
+        )
+    lost = replace(node, health=Health.LOST, executing=(None,) * node.slots, changed_index=turn.index)
+    turn.state.put_node(lost)
+    turn.node_changed(NodeChange.LOST, lost)
+    return Lost(node.name, _end_all(turn, node, f"node {node.name} was lost"))
+
+
+def _end_all(turn: Turn, node: Node, reason: str) -> int:
+    """End what the incarnation ran; its slots are free already. Returns how many attempts that were."""
+    ended = 0
+    for task_id in node.executing:
+        if task_id is not None:
+            # Read now: the end of an earlier one may have stopped their job.
+            end_attempt(turn, turn.state.tasks[task_id], AttemptOutcome.LOST, reason)
+            ended += 1
+    return ended
+
+
+def _refuse_form(command: RegisterNode) -> Refused | None:
+    texts = (command.address, *(text for label in command.labels for text in label))
+    well_formed = (
+        0 < len(command.name) <= MAX_NAME_CHARS
+        and 0 <= command.slots <= MAX_SLOTS
+        and 0 < command.store_id <= _MAX_U64
+        and 0 < command.incarnation <= _MAX_U64
+        and len(command.kinds) <= MAX_KINDS
+        and all(0 < len(kind) <= MAX_KIND_CHARS for kind in command.kinds)
+        and len(command.labels) <= MAX_LABELS
+        and all(len(text) <= MAX_TEXT_CHARS for text in texts)
+    )
+    if well_formed:
+        return None
+    return Refused(
+        "invalid_request",
+        f"node {command.name[:MAX_NAME_CHARS]!r} describes itself with a value that is empty or over its limit",
+        f"at most {MAX_SLOTS} slots, {MAX_KINDS} kinds, {MAX_LABELS} labels",
+    )
+
+
+def _refuse_identity(state: State, command: RegisterNode) -> Refused | None:
+    for member in state.members:
+        if (member.name == command.name) != (member.store_id == command.store_id):
+            return _wrong_store(command, member.name, member.store_id)
+    old = state.nodes.get(command.name)
+    if old is None:
+        for node in state.nodes.values():
+            if node.store_id == command.store_id:
+                return _wrong_store(command, node.name, node.store_id)
+        return None
+    if old.store_id != command.store_id:
+        return Refused(
+            "name_taken",
+            f"node name {command.name!r} belongs to store {old.store_id:016x}, not {command.store_id:016x}",
+            "give the new node another name",
+        )
+    if command.incarnation < old.incarnation or (
+        command.incarnation == old.incarnation and old.health is Health.LOST
+    ):
+        return Refused(
+            "stale_incarnation",
+            f"incarnation {command.incarnation} of node {command.name!r} is over "
+            f"(the record has {old.incarnation}, {old.health.name.lower()})",
+            "raise the incarnation and register again",
+        )
+    return None
+
+
+def _wrong_store(command: RegisterNode, name: str, store_id: int) -> Refused:
+    return Refused(
+        "wrong_identity",
+        f"the record has node {name!r} with store {store_id:016x}, "
+        f"not {command.name!r} with store {command.store_id:016x}",
+        "start it with the data directory and the name that belong together",
+    )

@@ -1,0 +1,233 @@
+"""The replicated state: its tables, its counters, and the one way to change each.
+
+What may live here: storage of records and the upkeep of what is derived from them. No rule of the scheduler: those are
+in the modules that ``machine`` dispatches to. Only they may call the methods that change something.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raftd.scheduler.indexes import Indexes
+from raftd.scheduler.model import (
+    BlobRecord,
+    Genesis,
+    Job,
+    Member,
+    Node,
+    RequestRecord,
+    Settings,
+    Task,
+)
+from raftd.scheduler.table import Table
+
+_DIGEST_BITS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What is counted for ever.
+
+    Attributes:
+        token: the counter of the last fencing token that was given out; it only grows.
+        next_request: the number of the next request record; ``oldest_request`` is that of the oldest one kept.
+    """
+
+    token: int = 0
+    next_task_id: int = 1
+    next_job_id: int = 1
+    next_request: int = 1
+    oldest_request: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenState:
+    """The state of one moment, for as long as a snapshot needs: the chunks are shared and must not be written to."""
+
+    genesis: Genesis
+    applied_index: int
+    cluster_time_ms: int
+    counters: Counters
+    settings: Settings
+    kinds: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    jobs: tuple[dict[int, Job], ...]
+    tasks: tuple[dict[int, Task], ...]
+    requests: tuple[dict[int, RequestRecord], ...]
+    blobs: tuple[dict[int, BlobRecord], ...]
+
+
+class State:
+    """All that is replicated.
+
+    Attributes:
+        cluster_time_ms: the latest that any entry carried; it never goes back.
+        kinds: every kind of task that a node has ever offered, in order of appearance.
+        nodes: by name, in order of registration.
+    """
+
+    __slots__ = (
+        "_request_numbers",
+        "applied_index",
+        "blobs",
+        "cluster_time_ms",
+        "genesis",
+        "indexes",
+        "jobs",
+        "kinds",
+        "next_job_id",
+        "next_request",
+        "next_task_id",
+        "nodes",
+        "oldest_request",
+        "requests",
+        "settings",
+        "tasks",
+        "token_counter",
+    )
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.genesis = Genesis(cluster_id=0, epoch=0, members=())
+        self.settings = settings or Settings()
+        self.applied_index = 0
+        self.cluster_time_ms = 0
+        self.token_counter = 0
+        self.next_task_id = 1
+        self.next_job_id = 1
+        self.next_request = 1
+        self.oldest_request = 1
+        self.kinds: dict[str, None] = {}
+        self.nodes: dict[str, Node] = {}
+        self.jobs: Table[Job] = Table()
+        self.tasks: Table[Task] = Table()
+        self.requests: Table[RequestRecord] = Table()
+        self.blobs: Table[BlobRecord] = Table(shift=_DIGEST_BITS - 8)
+        self.indexes = Indexes()
+        self._request_numbers: dict[str, int] = {}
+
+    @property
+    def cluster_id(self) -> int:
+        """The cluster's id; 0 before the genesis entry is applied."""
+        return self.genesis.cluster_id
+
+    @property
+    def epoch(self) -> int:
+        """The first half of every fencing token."""
+        return self.genesis.epoch
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The founding nodes."""
+        return self.genesis.members
+
+    def advance_clock(self, time_ms: int) -> None:
+        """Move the cluster time forward, never back, and release the tasks that become due."""
+        if time_ms <= self.cluster_time_ms:
+            return
+        indexes = self.indexes
+        while (task_id := indexes.due(time_ms)) is not None:
+            indexes.release(self.tasks[task_id])
+        self.cluster_time_ms = indexes.now_ms = time_ms
+
+    def add_task(self, task: Task) -> None:
+        """Take in a new task."""
+        self.tasks.put(task.id, task)
+        self.indexes.add_task(task)
+
+    def replace_task(self, old: Task, new: Task) -> None:
+        """Put a task's new record in the place of the old."""
+        self.indexes.remove_task(old)
+        self.tasks.put(new.id, new)
+        self.indexes.add_task(new)
+
+    def forget_task(self, task: Task) -> None:
+        """Drop the record of an ended task."""
+        self.indexes.remove_task(task)
+        self.tasks.remove(task.id)
+
+    def put_node(self, node: Node) -> None:
+        """Take in a node, or put its new record in the place of the old."""
+        old = self.nodes.get(node.name)
+        if old is not None:
+            self.indexes.remove_node(old)
+        self.nodes[node.name] = node
+        self.indexes.add_node(node)
+
+    def request(self, request_id: str) -> RequestRecord | None:
+        """What this request id stands for, or None."""
+        number = self._request_numbers.get(request_id)
+        return None if number is None else self.requests[number]
+
+    def remember_request(self, record: RequestRecord) -> None:
+        """Keep the answer to a request whose id is not known yet."""
+        number = self.next_request
+        self.requests.put(number, record)
+        self._request_numbers[record.request_id] = number
+        self.next_request = number + 1
+
+    def forget_oldest_request(self) -> None:
+        """Drop the oldest record of a request."""
+        record = self.requests[self.oldest_request]
+        self.requests.remove(self.oldest_request)
+        del self._request_numbers[record.request_id]
+        self.oldest_request += 1
+
+    def blob(self, digest: str) -> BlobRecord | None:
+        """The directory's entry for these bytes, or None."""
+        return self.blobs.get(int(digest, 16))
+
+    def put_blob(self, record: BlobRecord) -> None:
+        """Take in an entry of the directory, or put the new one in the place of the old."""
+        self.blobs.put(int(record.ref.digest, 16), record)
+
+    def freeze(self) -> FrozenState:
+        """This moment, for a snapshot. Cost: one reference for each node and each chunk of a table."""
+        return FrozenState(
+            genesis=self.genesis,
+            applied_index=self.applied_index,
+            cluster_time_ms=self.cluster_time_ms,
+            counters=Counters(
+                token=self.token_counter,
+                next_task_id=self.next_task_id,
+                next_job_id=self.next_job_id,
+                next_request=self.next_request,
+                oldest_request=self.oldest_request,
+            ),
+            settings=self.settings,
+            kinds=tuple(self.kinds),
+            nodes=tuple(self.nodes.values()),
+            jobs=self.jobs.freeze(),
+            tasks=self.tasks.freeze(),
+            requests=self.requests.freeze(),
+            blobs=self.blobs.freeze(),
+        )
+
+    @classmethod
+    def thaw(cls, frozen: FrozenState) -> State:
+        """A state equal to the one that was frozen; what is derived is built anew."""
+        state = cls(frozen.settings)
+        state.genesis = frozen.genesis
+        state.applied_index = frozen.applied_index
+        state.cluster_time_ms = state.indexes.now_ms = frozen.cluster_time_ms
+        state.token_counter = frozen.counters.token
+        state.next_task_id = frozen.counters.next_task_id
+        state.next_job_id = frozen.counters.next_job_id
+        state.next_request = frozen.counters.next_request
+        state.oldest_request = frozen.counters.oldest_request
+        state.kinds = dict.fromkeys(frozen.kinds)
+        for node in frozen.nodes:
+            state.put_node(node)
+        for jobs in frozen.jobs:
+            for job in jobs.values():
+                state.jobs.put(job.id, job)
+        for tasks in frozen.tasks:
+            for task in tasks.values():
+                state.add_task(task)
+        for requests in frozen.requests:
+            for number, record in requests.items():
+                state.requests.put(number, record)
+                state._request_numbers[record.request_id] = number
+        for blobs in frozen.blobs:
+            for blob in blobs.values():
+                state.put_blob(blob)
+        return state
