@@ -92,9 +92,9 @@ class _Root(typer.core.TyperGroup):
         if word is None:
             return None
         module = importlib.import_module(f"raftctl.commands.{word.module}")
-        command = typer.main.get_command(module.app)
+        command: Any = typer.main.get_command(module.app)
         if word.command is not None:
-            command = command.commands[word.command]  # type: ignore[attr-defined]
+            command = command.commands[word.command]
         parameters = global_parameters()
         for parameter in parameters:
             parameter.hidden = True  # the root help shows them once, the epilog points there

@@ -1,0 +1,342 @@
+"""`AsyncClient`: everything that can be asked of a cluster, as coroutines.
+
+What may live here: one method per question, each a translation and a call. How a node is found is `channel`;
+streams are `watching` and `transfer`; asking every node is `overview`. `sync_client.Client` is the same for
+callers without a loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self, TypeVar
+
+from grpc import aio
+
+from raftctl.client import errors, overview, wire
+from raftctl.client import models as m
+from raftctl.client.channel import Router, Stubs
+from raftctl.client.overview import ClusterView
+from raftctl.client.request_ids import new_request_id
+from raftctl.client.submitter import Submitter
+from raftctl.client.transfer import Transfers
+from raftctl.client.watching import Watcher, WatchFilter
+from raftctl.endpoints import Endpoints
+from raftd.pb import admin_pb2 as admin
+from raftd.pb import scheduler_pb2 as pb
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+DEFAULT_TIMEOUT_S = 10.0
+PAGE_COUNT = 500
+
+
+class AsyncClient:
+    """A cluster, seen from outside. Use it as ``async with AsyncClient(...) as client``.
+
+    Every call finds the leader by itself, is repeated until `timeout_s` has passed when it may still succeed,
+    and raises a `raftctl.client.errors.ClientError` otherwise.
+    """
+
+    def __init__(self, endpoints: Endpoints, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self._router = Router(endpoints)
+        self._timeout_s = timeout_s
+        self._watcher = Watcher(self._router, self._current_status)
+        self._transfers = Transfers(self._router)
+        self._submitter = Submitter(self.submit_many)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._submitter.close()
+        await self._router.close()
+
+    async def _call(
+        self,
+        pick: Callable[[Stubs], aio.UnaryUnaryMultiCallable[Req, Res]],
+        request: Req,
+        timeout_s: float | None = None,
+    ) -> Res:
+        try:
+            return await self._router.call(pick, request, self._timeout_s if timeout_s is None else timeout_s)
+        except errors.Unavailable as failure:
+            raise await overview.explain(self._router, failure) from failure
+
+    # --- write --------------------------------------------------------------------------------------------------------
+
+    async def submit(self, submission: m.Submission) -> m.Accepted:
+        """Puts one task, or one array of tasks, into the queue; concurrent submissions share one call.
+
+        Raises:
+            InvalidRequest, Rejected: it was refused. Unavailable: it was not acknowledged in time. It may
+            still be accepted: only the same `request_id` is safe
+                to submit again.
+        """
+        return await self._submitter.submit(_identified(submission))
+
+    async def submit_many(
+        self, submissions: Sequence[m.Submission], timeout_s: float | None = None
+    ) -> list[m.Accepted | Exception]:
+        """Puts a batch into the queue, each item for itself: one's refusal is its place in the answer, not raised."""
+        request = pb.SubmitRequest(
+            submissions=[wire.submission_to_wire(_identified(one)) for one in submissions]
+        )
+        answer = await self._call(lambda s: s.scheduler.Submit, request, timeout_s)
+        return [wire.accepted(reply) for reply in answer.replies]
+
+    async def cancel(self, *ids: str) -> list[m.Cancelled]:
+        """Cancels tasks and jobs: pending ones at once, running ones by TERM and then KILL."""
+        answer = await self._call(lambda s: s.scheduler.Cancel, pb.CancelRequest(ids=ids))
+        return [wire.cancelled(reply) for reply in answer.replies]
+
+    # --- read ---------------------------------------------------------------------------------------------------------
+
+    async def task(self, task_id: str, *, stale: bool = False) -> m.Task:
+        """One task with its attempts.
+
+        Raises:
+            TaskNotFound: there is none, or none any more.
+        """
+        return (await self._task_at(task_id, stale=stale))[0]
+
+    async def _task_at(self, task_id: str, *, stale: bool = False) -> tuple[m.Task, int]:
+        request = pb.GetRequest(task_id=task_id, options=pb.ReadOptions(stale=stale))
+        answer = await self._call(lambda s: s.scheduler.Get, request)
+        return wire.task(answer.task), answer.read.applied_index
+
+    async def job(self, job_id: str, *, stale: bool = False) -> m.Job:
+        """One job.
+
+        Raises:
+            JobNotFound: there is none, or none any more.
+        """
+        return (await self._job_at(job_id, stale=stale))[0]
+
+    async def _job_at(self, job_id: str, *, stale: bool = False) -> tuple[m.Job, int]:
+        request = pb.GetJobRequest(job_id=job_id, options=pb.ReadOptions(stale=stale))
+        answer = await self._call(lambda s: s.scheduler.GetJob, request)
+        return wire.job(answer.job), answer.read.applied_index
+
+    async def tasks(
+        self,
+        *,
+        states: Iterable[m.TaskState] = (),
+        job_id: str = "",
+        limit: int | None = None,
+        stale: bool = False,
+    ) -> AsyncGenerator[m.Task, None]:
+        """Tasks, page by page as they are consumed; `limit` of them at most."""
+        left = limit
+        token = ""
+        wanted = [wire.state_to_wire(state) for state in states]
+        while left is None or left > 0:
+            request = pb.ListRequest(
+                states=wanted,
+                job_id=job_id,
+                page_size=PAGE_COUNT if left is None else min(left, PAGE_COUNT),
+                page_token=token,
+                options=pb.ReadOptions(stale=stale),
+            )
+            answer = await self._call(lambda s: s.scheduler.List, request)
+            for message in answer.tasks:
+                yield wire.task(message)
+            left = None if left is None else left - len(answer.tasks)
+            token = answer.next_page_token
+            if not token:
+                return
+
+    async def status(self, *, stale: bool = False, recent_count: int = 10) -> m.Status:
+        """The whole picture, linearizable unless `stale`."""
+        request = pb.StatusRequest(options=pb.ReadOptions(stale=stale), recent_count=recent_count)
+        return wire.status(await self._call(lambda s: s.scheduler.Status, request))
+
+    async def _current_status(self) -> m.Status:
+        """For the watcher: quick, and without a diagnosis when it fails."""
+        answer = await self._router.call(lambda s: s.scheduler.Status, pb.StatusRequest(), self._timeout_s)
+        status = wire.status(answer)
+        for row in status.nodes:
+            self._router.learn(row.name, row.address)
+        return status
+
+    async def cluster_view(
+        self, *, timeout_s: float | None = None, recent_count: int = 10, stale: bool = False
+    ) -> ClusterView:
+        """The cluster as far as it answers, every node asked: see `raftctl.client.overview`."""
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        return await overview.view_cluster(self._router, limit_s, recent_count, stale=stale)
+
+    # --- follow -------------------------------------------------------------------------------------------------------
+
+    def watch(
+        self, *, from_index: int = 0, job_id: str = "", task_id: str = ""
+    ) -> AsyncGenerator[m.WatchBatch, None]:
+        """Every change in log order from an index on (0: from now on), through any number of leaders."""
+        return self._watcher.watch(from_index, WatchFilter(job_id, task_id))
+
+    async def wait(
+        self,
+        task_ids: Iterable[str],
+        *,
+        timeout_s: float | None = None,
+        on_ended: Callable[[m.Task], None] | None = None,
+        on_interruption: Callable[[str], None] | None = None,
+    ) -> list[m.Task]:
+        """Waits until every task is in a terminal state; returns them in the order they were asked for.
+
+        Raises:
+            WaitTimedOut: not within `timeout_s`; the tasks go on.
+            TaskNotFound: one of them does not exist.
+        """
+        ids = tuple(task_ids)
+        try:
+            async with asyncio.timeout(timeout_s):
+                ended = await self._watcher.wait_tasks(ids, self._task_at, on_ended, on_interruption)
+        except TimeoutError:
+            what = ids[0] if len(ids) == 1 else f"{len(ids)} tasks"
+            raise errors.WaitTimedOut(f"{what} did not end within {timeout_s:g} s") from None
+        return [ended[task_id] for task_id in ids]
+
+    async def wait_job(
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        on_progress: Callable[[m.Job], None] | None = None,
+    ) -> m.Job:
+        """Waits until every task of a job is in a terminal state.
+
+        Raises:
+            WaitTimedOut: not within `timeout_s`; the job goes on.
+            JobNotFound: it does not exist.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._watcher.wait_job(job_id, lambda: self._job_at(job_id), on_progress)
+        except TimeoutError:
+            raise errors.WaitTimedOut(f"{job_id} did not end within {timeout_s:g} s") from None
+
+    async def result(self, task: m.Task | str, *, timeout_s: float | None = None) -> bytes:
+        """The bytes of a task's result, inline or from the blob store; waits for the task to end.
+
+        Raises:
+            TaskFailed: it failed or was cancelled; the message says why.
+            WaitTimedOut, BlobNotFound, BlobDamaged: there is no result to be had.
+        """
+        found = await self.task(task) if isinstance(task, str) else task
+        if not found.state.terminal:
+            [found] = await self.wait([found.task_id], timeout_s=timeout_s)
+        if found.state is not m.TaskState.SUCCEEDED:
+            because = f": {found.reason}" if found.reason else ""
+            raise errors.TaskFailed(
+                f"{found.task_id} {found.state}{because}", f"raftctl logs {found.task_id}"
+            )
+        if found.result is None:
+            return b""
+        if found.result.blob is not None:
+            return await self.blob_get(found.result.blob.digest)
+        return found.result.inline or b""
+
+    def logs(
+        self, task_id: str, *, attempt: int = 0, follow: bool = False
+    ) -> AsyncGenerator[m.LogChunk, None]:
+        """What an attempt (0: the last) wrote to stdout and stderr."""
+        return self._transfers.logs(task_id, attempt, follow=follow)
+
+    # --- blobs --------------------------------------------------------------------------------------------------------
+
+    async def blob_get(self, digest: str, *, timeout_s: float | None = None) -> bytes:
+        """The bytes that have this SHA-256, proved."""
+        return await self._transfers.get(digest, self._timeout_s if timeout_s is None else timeout_s)
+
+    async def blob_put(self, data: bytes, *, replicas: int = 0) -> m.BlobRef:
+        """Stores bytes on so many nodes (0: a majority of the voters)."""
+        return await self._transfers.put(data, replicas, self._timeout_s)
+
+    async def blob_stat(self, digest: str) -> m.BlobStat:
+        """Where a blob is."""
+        return await self._transfers.stat(digest, self._timeout_s)
+
+    # --- one node -----------------------------------------------------------------------------------------------------
+
+    async def node_info(self, node: str, *, timeout_s: float | None = None) -> m.NodeInfo:
+        """What this node (name or address) says about itself. Needs no leader.
+
+        Raises:
+            NodeNotFound: no node has this name.
+            NodeUnreachable: it does not answer.
+        """
+        request = admin.NodeInfoRequest()
+        return wire.node_info(await self._ask(node, lambda s: s.admin.NodeInfo, request, timeout_s))
+
+    async def node_infos(self, *, timeout_s: float = overview.NODE_ANSWERS_S) -> dict[str, m.NodeInfo]:
+        """The same of every node that answers, by name."""
+        return (await overview.node_infos(self._router, timeout_s))[0]
+
+    async def members(self) -> tuple[m.Member, ...]:
+        """The configuration."""
+        answer = await self._call(lambda s: s.admin.Members, admin.MembersRequest())
+        return tuple(m.Member(one.name, one.store_id, one.address, one.voter) for one in answer.members)
+
+    async def faults(self, node: str, *, timeout_s: float | None = None) -> m.Faults:
+        """Which cuts this node acts on."""
+        request = admin.GetFaultsRequest()
+        answer = await self._ask(node, lambda s: s.admin.GetFaults, request, timeout_s)
+        return m.Faults(answer.fault_injection, tuple(wire.cut(cut) for cut in answer.cuts))
+
+    async def set_faults(
+        self,
+        node: str,
+        *,
+        add: Iterable[m.Cut] = (),
+        remove: Iterable[m.Cut] = (),
+        heal: bool = False,
+        timeout_s: float | None = None,
+    ) -> tuple[m.Cut, ...]:
+        """Changes which cuts this node acts on (`heal` first removes all); returns those that are now in force.
+
+        Raises:
+            FaultInjectionOff: it was started without fault injection.
+        """
+        request = admin.SetFaultsRequest(
+            add=[wire.cut_to_wire(cut) for cut in add],
+            remove=[wire.cut_to_wire(cut) for cut in remove],
+            heal=heal,
+        )
+        answer = await self._ask(node, lambda s: s.admin.SetFaults, request, timeout_s)
+        return tuple(wire.cut(cut) for cut in answer.cuts)
+
+    async def _ask(
+        self,
+        node: str,
+        pick: Callable[[Stubs], aio.UnaryUnaryMultiCallable[Req, Res]],
+        request: Req,
+        timeout_s: float | None,
+    ) -> Res:
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        return await self._router.ask(await self._address_of(node), pick, request, limit_s)
+
+    async def _address_of(self, node: str) -> str:
+        if ":" in node:
+            return node
+        address = self._router.address_of(node)
+        if address is None:
+            for member in await overview.members(self._router, self._timeout_s):
+                self._router.learn(member.name, member.address)
+            address = self._router.address_of(node)
+        if address is None:
+            raise errors.NodeNotFound(f"no node is called {node!r}", "raftctl node list")
+        return address
+
+
+def _identified(submission: m.Submission) -> m.Submission:
+    return submission if submission.request_id else replace(submission, request_id=new_request_id())

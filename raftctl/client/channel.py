@@ -1,0 +1,249 @@
+"""Connections to the nodes, and the rule by which one of them is asked.
+
+What may live here: the channels, what gRPC says about a failure turned into the SDK's errors, and `Router`,
+which knows the addresses, remembers the leader, and asks again, elsewhere or later, until the caller's time
+is up. A call is repeated as it is, request ids included: everything that the SDK sends is safe to send twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import grpc
+from grpc import aio
+
+from raftctl.client import errors
+from raftctl.endpoints import Endpoints
+from raftd.pb.admin_pb2_grpc import AdminStub
+from raftd.pb.blobs_pb2_grpc import BlobsStub
+from raftd.pb.scheduler_pb2_grpc import SchedulerStub
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+# One attempt at one node. Doubles with every round, so that a slow cluster is still given time to answer.
+FIRST_TRY_S = 2.0
+LONGEST_TRY_S = 30.0
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 0.5
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),  # a page of 1000 tasks with their inline results
+    ("grpc.enable_http_proxy", 0),  # nodes are never behind a web proxy
+    ("grpc.enable_retries", 0),  # the router repeats calls, and knows which
+)
+
+_BY_STATUS: dict[grpc.StatusCode, type[errors.ClientError]] = {
+    grpc.StatusCode.UNAVAILABLE: errors.NodeUnreachable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.NodeUnreachable,
+    grpc.StatusCode.CANCELLED: errors.NodeUnreachable,
+    grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: errors.Refused,
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
+    grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.PayloadTooLarge,
+}
+
+# Which error tells most when every node has been asked in vain.
+_TELLING = (errors.NoQuorum, errors.OutcomeUnknown, errors.NoLeader, errors.NotLeader)
+
+
+@dataclass(frozen=True, slots=True)
+class Stubs:
+    """One node's services on one channel."""
+
+    address: str
+    channel: aio.Channel
+    scheduler: SchedulerStub
+    admin: AdminStub
+    blobs: BlobsStub
+
+
+def leader_hint(metadata: Iterable[tuple[str, str | bytes]] | None) -> tuple[str, str] | None:
+    """``(name, address)`` from the trailing metadata of an answer, if it says who leads."""
+    for key, value in metadata or ():
+        if key == "raftd-leader" and isinstance(value, str):
+            name, _, address = value.partition("=")
+            if address:
+                return name, address
+    return None
+
+
+def error_of(error: aio.AioRpcError, address: str) -> errors.ClientError:
+    """What a failed call means: by the node's own code if it sent one, else by gRPC's status."""
+    metadata = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
+    details = error.details() or error.code().name.lower()
+    if "raftd-error" in metadata:
+        return errors.from_code(metadata["raftd-error"], details, metadata.get("raftd-try", ""))
+    kind = _BY_STATUS.get(error.code())
+    if kind is errors.NodeUnreachable:
+        late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        return kind(f"{address} {'does not answer in time' if late else 'cannot be reached'}")
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return errors.Refused(f"{address} does not know this call", "the same version of raftctl and raftd")
+    return (kind or errors.ClientError)(f"{address}: {details}")
+
+
+class Router:
+    """Knows a cluster's nodes and finds one that answers.
+
+    Not safe for use from several event loops; made and closed inside the loop that uses it.
+    """
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._names: dict[str, str] = {address: name for name, address in endpoints.addresses}
+        self._metadata = (("authorization", f"Bearer {endpoints.token}"),) if endpoints.token else ()
+        self._stubs: dict[str, Stubs] = {}
+        self._leader: str | None = None  # an address: where the next call goes first
+        self._failed: dict[str, int] = {}  # failures in a row: who has more of them is asked later
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What every call carries."""
+        return self._metadata
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every address that is known, in the order they were learnt."""
+        return tuple(self._names)
+
+    @property
+    def leader_address(self) -> str | None:
+        """Who answered or was named last; the leader, as far as is known."""
+        return self._leader
+
+    def name_of(self, address: str) -> str:
+        """The node's name, or its address where the name is not known."""
+        return self._names.get(address) or address
+
+    def address_of(self, name: str) -> str | None:
+        """The address of a node by its name."""
+        return next((address for address, known in self._names.items() if known == name), None)
+
+    def learn(self, name: str, address: str) -> None:
+        """Remembers a node that another one spoke of."""
+        if address and (address not in self._names or (name and not self._names[address])):
+            self._names[address] = name
+
+    def lead_by(self, name: str, address: str) -> None:
+        """Remembers who leads."""
+        self.learn(name, address)
+        self._leader = address
+
+    def stubs(self, address: str) -> Stubs:
+        """The services of one node; connects when first used."""
+        found = self._stubs.get(address)
+        if found is None:
+            channel = aio.insecure_channel(address, options=_OPTIONS)
+            found = Stubs(address, channel, SchedulerStub(channel), AdminStub(channel), BlobsStub(channel))
+            self._stubs[address] = found
+        return found
+
+    def order(self) -> list[str]:
+        """Whom to ask, first to last: the leader, then those that answer, then those that did not."""
+        return sorted(
+            self._names, key=lambda address: (self._failed.get(address, 0), address != self._leader)
+        )
+
+    async def close(self) -> None:
+        """Closes every channel."""
+        await asyncio.gather(*(stubs.channel.close() for stubs in self._stubs.values()))
+        self._stubs.clear()
+
+    def note_failure(self, address: str, error: aio.AioRpcError) -> errors.ClientError:
+        """Learns from a failed call: who leads, who does not answer. Returns what the failure means."""
+        found = error_of(error, self.name_of(address))
+        hint = leader_hint(error.trailing_metadata())
+        if isinstance(found, errors.NodeUnreachable):
+            self._failed[address] = self._failed.get(address, 0) + 1
+        if hint is not None:
+            self.lead_by(*hint)
+        elif self._leader == address and found.retryable:
+            self._leader = None
+        return found
+
+    def note_success(self, address: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
+        """Learns from an answered call: this node is up, and may have said who leads."""
+        self._failed.pop(address, None)
+        hint = leader_hint(metadata)
+        if hint is not None:
+            self.lead_by(*hint)
+        elif self._leader is None:
+            self._leader = address
+
+    async def ask(
+        self,
+        address: str,
+        pick: Callable[[Stubs], aio.UnaryUnaryMultiCallable[Req, Res]],
+        request: Req,
+        timeout_s: float,
+    ) -> Res:
+        """Asks this node, once.
+
+        Raises:
+            ClientError: whatever it, or the connection to it, said.
+        """
+        call = pick(self.stubs(address))(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            response = await call
+            self.note_success(address, await call.trailing_metadata())
+        except aio.AioRpcError as error:
+            raise self.note_failure(address, error) from error
+        return response
+
+    async def call(
+        self,
+        pick: Callable[[Stubs], aio.UnaryUnaryMultiCallable[Req, Res]],
+        request: Req,
+        timeout_s: float,
+    ) -> Res:
+        """Asks until a node answers, in the order of `order`.
+
+        Raises:
+            ClientError: an answer that no other node would change, or, when `timeout_s` has passed, the most
+            telling of
+                the failures.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        telling: errors.ClientError | None = None
+        pause_s, try_s = FIRST_PAUSE_S, FIRST_TRY_S
+        while True:
+            asked: set[str] = set()
+            while (address := next((one for one in self.order() if one not in asked), None)) is not None:
+                asked.add(address)
+                remaining_s = deadline - loop.time()
+                if remaining_s <= 0:
+                    break
+                try:
+                    return await self.ask(address, pick, request, min(remaining_s, try_s))
+                except errors.ClientError as error:
+                    if not error.retryable:
+                        raise
+                    telling = more_telling(telling, error)
+            remaining_s = deadline - loop.time()
+            if remaining_s <= 0:
+                raise telling or errors.NodeUnreachable("no node answered in time")
+            await asyncio.sleep(min(remaining_s, pause_s * random.uniform(0.5, 1.0)))
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            try_s = min(try_s * 2, LONGEST_TRY_S)
+
+
+def more_telling(before: errors.ClientError | None, now: errors.ClientError) -> errors.ClientError:
+    """Which of two failures to report: one that says something about the cluster rather than about one node."""
+    if before is None:
+        return now
+
+    def rank(error: errors.ClientError) -> int:
+        if isinstance(error, _TELLING):
+            return _TELLING.index(type(error))
+        return len(_TELLING) + isinstance(error, errors.NodeUnreachable)
+
+    return now if rank(now) <= rank(before) else before

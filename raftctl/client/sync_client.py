@@ -1,0 +1,182 @@
+"""`Client`: `AsyncClient` for callers without an event loop.
+
+What may live here: the thread that runs the loop, and one blocking method per coroutine. It decides nothing
+of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from raftctl.client import models as m
+from raftctl.client.async_client import DEFAULT_TIMEOUT_S, AsyncClient
+from raftctl.client.overview import ClusterView
+from raftctl.endpoints import Endpoints
+
+T = TypeVar("T")
+
+
+class Client:
+    """A cluster, seen from outside; safe to use from several threads. Use it as ``with Client(...) as client``.
+
+    Every method is that of `AsyncClient` of the same name, with its errors.
+    """
+
+    def __init__(self, endpoints: Endpoints, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="raftctl-client", daemon=True)
+        self._thread.start()
+
+        async def connect() -> AsyncClient:
+            return AsyncClient(endpoints, timeout_s=timeout_s)
+
+        self._client = self._run(connect())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections and ends the thread; a second time it does nothing."""
+        if self._loop.is_closed():
+            return
+        self._run(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # KeyboardInterrupt: the call must not go on behind the caller's back
+            raise
+
+    def _iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
+        async def following() -> tuple[T] | None:
+            async for item in items:
+                return (item,)
+            return None
+
+        async def close() -> None:
+            await items.aclose()
+
+        try:
+            while (found := self._run(following())) is not None:
+                yield found[0]
+        finally:
+            self._run(close())
+
+    def submit(self, submission: m.Submission) -> m.Accepted:
+        """See `AsyncClient.submit`."""
+        return self._run(self._client.submit(submission))
+
+    def submit_many(self, submissions: Sequence[m.Submission]) -> list[m.Accepted | Exception]:
+        """See `AsyncClient.submit_many`."""
+        return self._run(self._client.submit_many(submissions))
+
+    def cancel(self, *ids: str) -> list[m.Cancelled]:
+        """See `AsyncClient.cancel`."""
+        return self._run(self._client.cancel(*ids))
+
+    def task(self, task_id: str, *, stale: bool = False) -> m.Task:
+        """See `AsyncClient.task`."""
+        return self._run(self._client.task(task_id, stale=stale))
+
+    def job(self, job_id: str, *, stale: bool = False) -> m.Job:
+        """See `AsyncClient.job`."""
+        return self._run(self._client.job(job_id, stale=stale))
+
+    def tasks(
+        self,
+        *,
+        states: Iterable[m.TaskState] = (),
+        job_id: str = "",
+        limit: int | None = None,
+        stale: bool = False,
+    ) -> Iterator[m.Task]:
+        """See `AsyncClient.tasks`."""
+        return self._iterate(self._client.tasks(states=states, job_id=job_id, limit=limit, stale=stale))
+
+    def status(self, *, stale: bool = False, recent_count: int = 10) -> m.Status:
+        """See `AsyncClient.status`."""
+        return self._run(self._client.status(stale=stale, recent_count=recent_count))
+
+    def cluster_view(
+        self, *, timeout_s: float | None = None, recent_count: int = 10, stale: bool = False
+    ) -> ClusterView:
+        """See `AsyncClient.cluster_view`."""
+        return self._run(
+            self._client.cluster_view(timeout_s=timeout_s, recent_count=recent_count, stale=stale)
+        )
+
+    def watch(self, *, from_index: int = 0, job_id: str = "", task_id: str = "") -> Iterator[m.WatchBatch]:
+        """See `AsyncClient.watch`; ends only when the caller stops asking."""
+        return self._iterate(self._client.watch(from_index=from_index, job_id=job_id, task_id=task_id))
+
+    def wait(self, task_ids: Iterable[str], *, timeout_s: float | None = None) -> list[m.Task]:
+        """See `AsyncClient.wait`."""
+        return self._run(self._client.wait(task_ids, timeout_s=timeout_s))
+
+    def wait_job(self, job_id: str, *, timeout_s: float | None = None) -> m.Job:
+        """See `AsyncClient.wait_job`."""
+        return self._run(self._client.wait_job(job_id, timeout_s=timeout_s))
+
+    def result(self, task: m.Task | str, *, timeout_s: float | None = None) -> bytes:
+        """See `AsyncClient.result`."""
+        return self._run(self._client.result(task, timeout_s=timeout_s))
+
+    def logs(self, task_id: str, *, attempt: int = 0, follow: bool = False) -> Iterator[m.LogChunk]:
+        """See `AsyncClient.logs`."""
+        return self._iterate(self._client.logs(task_id, attempt=attempt, follow=follow))
+
+    def blob_get(self, digest: str, *, timeout_s: float | None = None) -> bytes:
+        """See `AsyncClient.blob_get`."""
+        return self._run(self._client.blob_get(digest, timeout_s=timeout_s))
+
+    def blob_put(self, data: bytes, *, replicas: int = 0) -> m.BlobRef:
+        """See `AsyncClient.blob_put`."""
+        return self._run(self._client.blob_put(data, replicas=replicas))
+
+    def blob_stat(self, digest: str) -> m.BlobStat:
+        """See `AsyncClient.blob_stat`."""
+        return self._run(self._client.blob_stat(digest))
+
+    def node_info(self, node: str, *, timeout_s: float | None = None) -> m.NodeInfo:
+        """See `AsyncClient.node_info`."""
+        return self._run(self._client.node_info(node, timeout_s=timeout_s))
+
+    def node_infos(self, *, timeout_s: float = 1.0) -> dict[str, m.NodeInfo]:
+        """See `AsyncClient.node_infos`."""
+        return self._run(self._client.node_infos(timeout_s=timeout_s))
+
+    def members(self) -> tuple[m.Member, ...]:
+        """See `AsyncClient.members`."""
+        return self._run(self._client.members())
+
+    def faults(self, node: str, *, timeout_s: float | None = None) -> m.Faults:
+        """See `AsyncClient.faults`."""
+        return self._run(self._client.faults(node, timeout_s=timeout_s))
+
+    def set_faults(
+        self,
+        node: str,
+        *,
+        add: Iterable[m.Cut] = (),
+        remove: Iterable[m.Cut] = (),
+        heal: bool = False,
+        timeout_s: float | None = None,
+    ) -> tuple[m.Cut, ...]:
+        """See `AsyncClient.set_faults`."""
+        return self._run(
+            self._client.set_faults(node, add=add, remove=remove, heal=heal, timeout_s=timeout_s)
+        )

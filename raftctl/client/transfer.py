@@ -1,0 +1,157 @@
+"""Bytes that come in pieces: blobs in and out, and the output of tasks.
+
+What may live here: the streams that are not watches. What was received is proved (digest, size) before anyone
+sees it; a stream that breaks is asked for again from another node, and what came twice is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Iterator
+
+from grpc import aio
+
+from raftctl.client import errors, wire
+from raftctl.client.channel import LONGEST_PAUSE_S, Router, more_telling
+from raftctl.client.models import BlobRef, BlobStat, LogChunk, OutputStream
+from raftd.pb import blobs_pb2 as pb
+from raftd.pb import scheduler_pb2
+
+FRAME_BYTES = 256 * 1024
+
+
+class Transfers:
+    """Blobs and logs of one cluster."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def get(self, digest: str, timeout_s: float) -> bytes:
+        """The bytes of a blob, from whichever node can give them.
+
+        Raises:
+            BlobNotFound: no node has them.
+            BlobDamaged: every node that claims to have them sends others.
+            Unavailable: nobody answered in time.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        missing: errors.ClientError | None = None
+        telling: errors.ClientError | None = None
+        while (remaining_s := deadline - asyncio.get_running_loop().time()) > 0:
+            for address in self._router.order():
+                try:
+                    async with asyncio.timeout(remaining_s):
+                        return await self._get_from(address, digest)
+                except TimeoutError:
+                    telling = more_telling(telling, errors.NodeUnreachable(f"{address} sent no blob in time"))
+                    break
+                except errors.BlobNotFound as error:
+                    missing = error
+                except errors.ClientError as error:
+                    if not error.retryable and not isinstance(error, errors.BlobDamaged):
+                        raise
+                    telling = more_telling(telling, error)
+            if telling is None and missing is not None:
+                raise missing  # every node answered, and none has it
+            await asyncio.sleep(min(max(remaining_s, 0), LONGEST_PAUSE_S))
+        raise telling or missing or errors.NodeUnreachable("no node answered in time")
+
+    async def _get_from(self, address: str, digest: str) -> bytes:
+        call = self._router.stubs(address).blobs.Get(
+            pb.GetBlobRequest(digest=digest), metadata=self._router.metadata
+        )
+        received = bytearray()
+        try:
+            async for frame in call:
+                received += frame.data
+        except aio.AioRpcError as error:
+            raise self._router.note_failure(address, error) from error
+        finally:
+            call.cancel()
+        if hashlib.sha256(received).hexdigest() != digest:
+            raise errors.BlobDamaged(
+                f"{self._router.name_of(address)} sent {len(received)} bytes that are not blob {digest[:12]}"
+            )
+        return bytes(received)
+
+    async def put(self, data: bytes, replicas: int, timeout_s: float) -> BlobRef:
+        """Stores bytes on `replicas` nodes (0: a majority of the voters); returns when they are durable there.
+
+        Raises:
+            PayloadTooLarge: over the cluster's limit for one blob.
+            Unavailable: not enough nodes could take it in time.
+        """
+        digest = hashlib.sha256(data).hexdigest()
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        telling: errors.ClientError | None = None
+        while (remaining_s := deadline - asyncio.get_running_loop().time()) > 0:
+            for address in self._router.order():
+                call = self._router.stubs(address).blobs.Put(
+                    _frames(data, digest, replicas), timeout=remaining_s, metadata=self._router.metadata
+                )
+                try:
+                    answer = await call
+                    return BlobRef(answer.blob.digest, answer.blob.size_bytes)
+                except aio.AioRpcError as error:
+                    failure = self._router.note_failure(address, error)
+                    if not failure.retryable:
+                        raise failure from error
+                    telling = more_telling(telling, failure)
+            await asyncio.sleep(min(max(remaining_s, 0), LONGEST_PAUSE_S))
+        raise telling or errors.NodeUnreachable("no node took the blob in time")
+
+    async def stat(self, digest: str, timeout_s: float) -> BlobStat:
+        """Where a blob is."""
+        answer = await self._router.call(lambda s: s.blobs.Stat, pb.StatBlobRequest(digest=digest), timeout_s)
+        return BlobStat(
+            BlobRef(answer.blob.digest, answer.blob.size_bytes), tuple(answer.holders), answer.local
+        )
+
+    async def logs(self, task_id: str, attempt: int, *, follow: bool) -> AsyncGenerator[LogChunk, None]:
+        """A task's output, in the order that its node tells it; with `follow` until the attempt ends.
+
+        Raises:
+            TaskNotFound, LogsGone: there is nothing to show.
+            Unavailable: nobody answers.
+        """
+        seen = dict.fromkeys(OutputStream, 0)
+        failures = 0
+        while True:
+            address = self._router.order()[0]
+            request = scheduler_pb2.LogsRequest(task_id=task_id, attempt=attempt, follow=follow)
+            call = self._router.stubs(address).scheduler.Logs(request, metadata=self._router.metadata)
+            skip = dict(seen)
+            try:
+                async for message in call:
+                    chunk = wire.log_chunk(message)
+                    if attempt == 0:
+                        attempt = chunk.attempt  # a reconnect goes on with this attempt, not with a later one
+                    fresh = _after(chunk, skip)
+                    if fresh is not None:
+                        seen[fresh.stream] += len(fresh.data)
+                        yield fresh
+                return
+            except aio.AioRpcError as error:
+                failure = self._router.note_failure(address, error)
+            finally:
+                call.cancel()
+            failures += 1
+            if not failure.retryable or failures > 3 * len(self._router.addresses):
+                raise failure
+            await asyncio.sleep(LONGEST_PAUSE_S)
+
+
+def _after(chunk: LogChunk, skip: dict[OutputStream, int]) -> LogChunk | None:
+    """The part of a chunk that was not seen before the stream broke; None for none."""
+    drop = min(skip[chunk.stream], len(chunk.data))
+    skip[chunk.stream] -= drop
+    if drop == len(chunk.data) and drop:
+        return None
+    return LogChunk(chunk.stream, chunk.data[drop:], chunk.truncated, chunk.node, chunk.attempt)
+
+
+def _frames(data: bytes, digest: str, replicas: int) -> Iterator[pb.PutRequest]:
+    yield pb.PutRequest(header=pb.PutHeader(digest=digest, size_bytes=len(data), replicas=replicas))
+    for start in range(0, len(data), FRAME_BYTES):
+        yield pb.PutRequest(data=data[start : start + FRAME_BYTES])
