@@ -1,7 +1,7 @@
 """What is done to single nodes at once and without the cluster's lock: kill, pause, resume; and their names.
 
-These are signals to processes that are known for certain (`raftctl.cluster.process`), so they need not wait for a change
-of the cluster that is under way: a node may well be killed while `cluster up` still waits for it.
+These are signals to processes that are known for certain (`raftctl.cluster.process`), so they need not wait for a
+change of the cluster that is under way: a node may well be killed while `cluster up` still waits for it.
 """
 
 import signal
@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raftctl.cluster.layout import ClusterDirectory, ClusterRecord, NodeRecord
-from raftctl.cluster.process import ProcessState, send_signal, state_of, wait_gone
+from raftctl.cluster.process import ProcessState, send_signal, state_of, wait_gone, wait_state
 from raftctl.cluster.readiness import NodeProbe, look
 from raftctl.errors import CliError, ExitCode
 
 LEADER = "leader"
 KILL_TIMEOUT_S = 10.0
+SIGNAL_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +81,31 @@ def kill_nodes(directory: ClusterDirectory, nodes: Sequence[NodeRecord]) -> tupl
 
 def pause_nodes(directory: ClusterDirectory, nodes: Sequence[NodeRecord]) -> tuple[str, ...]:
     """STOP to raftd itself; the names of those that ran. Raises CliError (exit code 4) for one that is down."""
-    return _signal_up(directory, nodes, signal.SIGSTOP, ProcessState.RUNNING)
+    return _signal_up(directory, nodes, signal.SIGSTOP, ProcessState.PAUSED)
 
 
 def resume_nodes(directory: ClusterDirectory, nodes: Sequence[NodeRecord]) -> tuple[str, ...]:
     """CONT; the names of those that were paused. Raises CliError (exit code 4) for one that is down."""
-    return _signal_up(directory, nodes, signal.SIGCONT, ProcessState.PAUSED)
+    return _signal_up(directory, nodes, signal.SIGCONT, ProcessState.RUNNING)
 
 
 def _signal_up(
-    directory: ClusterDirectory, nodes: Sequence[NodeRecord], signal_number: int, before: ProcessState
+    directory: ClusterDirectory, nodes: Sequence[NodeRecord], signal_number: int, wanted: ProcessState
 ) -> tuple[str, ...]:
-    statuses = [node_status(directory, node) for node in nodes]
-    for status in statuses:
+    """Signals nodes that must be up, and returns once each is in the state that the signal leads to."""
+    before = [node_status(directory, node) for node in nodes]
+    for status in before:
         if status.state is ProcessState.GONE:
             name = status.record.name
             raise CliError(f"{name} is down", f"raftctl node start {name}", ExitCode.UNAVAILABLE)
     changed = []
-    for status in statuses:
+    for status in before:
         process = directory.process(status.record.name)
-        if process is not None and send_signal(process.identity, signal_number) and status.state is before:
+        if (
+            process is not None
+            and status.state is not wanted
+            and send_signal(process.identity, signal_number)
+        ):
+            wait_state(process.identity, wanted, SIGNAL_TIMEOUT_S)
             changed.append(status.record.name)
     return tuple(changed)

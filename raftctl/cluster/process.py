@@ -100,6 +100,16 @@ def wait_gone(identities: Iterable[ProcessIdentity], timeout_s: float) -> tuple[
     return tuple(left)
 
 
+def wait_state(identity: ProcessIdentity, wanted: ProcessState, timeout_s: float) -> bool:
+    """Waits until a process is in this state, or gone; False if it is neither when the time is up."""
+    deadline = time.monotonic() + timeout_s
+    while state_of(identity) not in (wanted, ProcessState.GONE):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(POLL_S / 4)
+    return True
+
+
 def stop_all(identities: Iterable[ProcessIdentity], grace_s: float) -> tuple[ProcessIdentity, ...]:
     """TERM to all at once, time to end, then KILL to those that have not; returns the ones that had to be killed.
 

@@ -1,0 +1,68 @@
+"""A process that behaves like raftd and does nothing: it makes and locks a directory, listens, ends on TERM.
+
+What it says of itself stands in ``view.json`` beside its data directory. Files beside it change its ways: ``refuse``
+(init fails), ``crash`` (run ends at once), ``deaf`` (TERM is ignored), ``child`` (it leaves a child behind).
+"""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+
+def value_of(flag: str) -> str:
+    return next(word.partition("=")[2] for word in sys.argv if word.startswith(f"--{flag}="))
+
+
+def fail(code: int, message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def init(data: Path) -> None:
+    if (data.parent / "refuse").exists() or (data.parent.parent.parent / "refuse").exists():
+        fail(2, "refused, as the test wants it")
+    if data.exists():
+        fail(3, f"{data} is initialised already")
+    data.mkdir()
+    members = [word for word in sys.argv if word.startswith("--member=")]
+    (data / "identity.json").write_text(json.dumps({"name": value_of("name"), "members": members}))
+
+
+def run(data: Path) -> None:
+    if not (data / "identity.json").exists():
+        fail(3, f"{data} is not initialised")
+    if (data.parent / "crash").exists() or (data.parent.parent.parent / "crash").exists():
+        fail(1, "crashed, as the test wants it")
+    lock = open(data / "lock", "w")  # noqa: SIM115  held until the process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fail(3, f"{data} is in use by another raftd")
+    host, _, port = value_of("listen").partition(":")
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, int(port)))
+    except OSError as error:
+        fail(1, f"{host}:{port}: {error.strerror}")
+    listener.listen()
+    if (data.parent / "child").exists():
+        subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
+    if (data.parent / "deaf").exists():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    Path(value_of("log-file")).write_text("serving\n")
+    name = json.loads((data / "identity.json").read_text())["name"]
+    (data.parent / "view.json").write_text(json.dumps({"name": name, "pid": os.getpid()}))
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    {"init": init, "run": run}[sys.argv[1]](Path(value_of("data-dir")))
