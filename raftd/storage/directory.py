@@ -170,8 +170,6 @@ class DataDirectory:
         check_identity(identity, path, name=name, cluster_id=cluster_id)
         if fs.exists(f"{path}/{INITIALISING_FILE}"):
             fs.unlink(f"{path}/{INITIALISING_FILE}")
-        # The process that made these names may have died before it synced them.
-        fs.fsync_dir(path)
         incarnation = read_incarnation(fs, path, identity.store_id)
         log, recovered = open_log(
             fs,
@@ -181,6 +179,7 @@ class DataDirectory:
             segment_bytes=segment_bytes,
         )
         opened = cls(fs, path, lock, identity, incarnation, log, recovered)
+        # Its directory sync also covers names that a process made and did not live to sync.
         opened.next_incarnation()
         return opened
 
