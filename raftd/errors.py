@@ -32,7 +32,6 @@ Broken invariants are not in this tree: they crash the process (see ``raftd.raft
     ├── Refused                       this caller may not do this here                       exit 1
     │   ├── Unauthenticated
     │   ├── WrongIdentity             wrong cluster, wrong store, wrong node
-    │   ├── StaleIncarnation          this incarnation of the node is over
     │   ├── IncarnationLost           the cluster has given up on this life of the executor
     │   └── FaultInjectionOff
     ├── StorageError                  the disk said no, or says something unknown            exit 1
@@ -253,12 +252,6 @@ class IncarnationLost(Refused):
     """The cluster has given up on this incarnation of an executor: it ends what it runs and comes back as a higher one."""
 
     code = "incarnation_lost"
-
-
-class StaleIncarnation(Refused):
-    """This incarnation of the node was given up, or a later one has registered; the node must raise its own."""
-
-    code = "stale_incarnation"
 
 
 class FaultInjectionOff(Refused):

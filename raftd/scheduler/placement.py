@@ -52,7 +52,7 @@ class Ranking:
 
     Args:
         taken: slots by node name for which an Occupy is on its way.
-        excluded: nodes that are about to be lost.
+        excluded: nodes that nothing is to be placed on.
     """
 
     def __init__(self, state: State, taken: Mapping[str, set[int]], excluded: set[str]) -> None:

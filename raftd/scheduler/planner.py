@@ -10,6 +10,7 @@ kinds that some node can take now, and nodes come in order of load out of the ra
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush, merge
 
@@ -92,9 +93,11 @@ class Observations:
 
     Attributes:
         expired: nodes whose lease has run out (``LeaseBook.expired``), as (name, incarnation).
+        silent: nodes without a working Attach stream to this leader: nothing new is placed on them.
     """
 
     expired: tuple[tuple[str, int], ...] = ()
+    silent: frozenset[str] = frozenset()
 
 
 def plan(
@@ -109,7 +112,7 @@ def plan(
     commands += _losses(view, observations)
     commands += _timeouts(view, now_ms, max_commands - len(commands))
     lost = {command.name for command in commands if isinstance(command, NodeLost)}
-    commands += _placements(view, now_ms, max_commands - len(commands), lost)
+    commands += _placements(view, now_ms, max_commands - len(commands), lost | observations.silent)
     return tuple(commands)
 
 
@@ -153,9 +156,9 @@ def _timeouts(view: PlanningView, now_ms: int, limit: int) -> list[Command]:
     return commands
 
 
-def _placements(view: PlanningView, now_ms: int, limit: int, lost: set[str]) -> list[Command]:
+def _placements(view: PlanningView, now_ms: int, limit: int, unusable: AbstractSet[str]) -> list[Command]:
     state, in_flight = view.state, view.in_flight
-    ranking = Ranking(state, in_flight.slots, {name for name, _ in in_flight.lost} | lost)
+    ranking = Ranking(state, in_flight.slots, {name for name, _ in in_flight.lost} | unusable)
     commands: list[Command] = []
     # One head per kind; the smallest of them is the next task of the whole queue.
     due = _due(state, now_ms, limit + len(in_flight.tasks))

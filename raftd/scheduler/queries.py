@@ -149,13 +149,11 @@ def task_page(
     else:
         first, end = after + 1, state.next_task_id
     tasks: list[Task] = []
-    scanned = 0
-    for candidate in _candidates(state, first, states):
+    for scanned, candidate in enumerate(_candidates(state, first, states)):
         if candidate.id >= end:
             break
         if len(tasks) == limit or scanned == MAX_SCANNED:
             return TaskPage(tuple(tasks), candidate.id - 1)
-        scanned += 1
         if (not states or candidate.state in states) and (job_id is None or candidate.job_id == job_id):
             tasks.append(candidate)
     return TaskPage(tuple(tasks), None)

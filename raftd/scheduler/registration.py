@@ -71,7 +71,7 @@ def node_lost(turn: Turn, command: NodeLost) -> Reply:
         return Refused("node_not_found", f"no node {command.name!r} has registered")
     if node.incarnation != command.incarnation or node.health is Health.LOST:
         return Refused(
-            "stale_incarnation", f"node {command.name!r} is not up as incarnation {command.incarnation}"
+            "incarnation_lost", f"node {command.name!r} is not up as incarnation {command.incarnation}"
         )
     lost = replace(node, health=Health.LOST, executing=(None,) * node.slots, changed_index=turn.index)
     turn.state.put_node(lost)
@@ -131,7 +131,7 @@ def _refuse_identity(state: State, command: RegisterNode) -> Refused | None:
         command.incarnation == old.incarnation and old.health is Health.LOST
     ):
         return Refused(
-            "stale_incarnation",
+            "incarnation_lost",
             f"incarnation {command.incarnation} of node {command.name!r} is over "
             f"(the record has {old.incarnation}, {old.health.name.lower()})",
             "raise the incarnation and register again",

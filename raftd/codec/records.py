@@ -1,0 +1,295 @@
+"""The records of a snapshot between dataclass and wire.
+
+What may live here: an encoder and a decoder for each table's record, and the numbering of the specs that tasks share.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from raftd.codec.values import (
+    decode_array,
+    decode_enum,
+    decode_pairs,
+    decode_ref,
+    decode_token,
+    encode_array,
+    encode_pairs,
+    encode_ref,
+    encode_spec,
+    encode_token,
+)
+from raftd.pb import log_pb2 as pb
+from raftd.scheduler.model import (
+    Attempt,
+    AttemptOutcome,
+    BlobRecord,
+    BlobRef,
+    Eligibility,
+    Health,
+    Job,
+    Node,
+    NodeRole,
+    RequestRecord,
+    Settings,
+    StopReason,
+    Task,
+    TaskSpec,
+    TaskState,
+)
+
+
+class SpecNumbers:
+    """Numbers for specs, so that one that many tasks share is written once.
+
+    Told apart by identity, which is cheap and sound: the frozen state keeps every one of them alive.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+
+    def introduce(self, spec: TaskSpec, piece: pb.SnapshotSlice) -> int:
+        """Write the spec into this slice unless an earlier place has it; returns about how many bytes that added."""
+        if id(spec) in self._numbers:
+            return 0
+        number = self._numbers[id(spec)] = len(self._numbers) + 1
+        piece.specs.append(pb.SnapshotSpec(number=number, spec=encode_spec(spec)))
+        return len(spec.payload) + sum(map(len, spec.args)) + sum(len(value) for _, value in spec.env)
+
+    def of(self, spec: TaskSpec) -> int:
+        """The number of a spec that was introduced."""
+        return self._numbers[id(spec)]
+
+
+def encode_settings(settings: Settings) -> pb.SnapshotSettings:
+    """Replicated settings, as they are stored."""
+    return pb.SnapshotSettings(
+        max_payload_bytes=settings.max_payload_bytes,
+        max_args_bytes=settings.max_args_bytes,
+        max_queue=settings.max_queue,
+        max_array=settings.max_array,
+        max_inline_result_bytes=settings.max_inline_result_bytes,
+        request_retention_ms=settings.request_retention_ms,
+        tasks_kept=settings.tasks_kept,
+        tasks_kept_ms=settings.tasks_kept_ms,
+        max_attempts_kept=settings.max_attempts_kept,
+        crash_limit=settings.crash_limit,
+        lease_ms=settings.lease_ms,
+    )
+
+
+def decode_settings(message: pb.SnapshotSettings) -> Settings:
+    """Replicated settings, as the model knows them."""
+    return Settings(
+        max_payload_bytes=message.max_payload_bytes,
+        max_args_bytes=message.max_args_bytes,
+        max_queue=message.max_queue,
+        max_array=message.max_array,
+        max_inline_result_bytes=message.max_inline_result_bytes,
+        request_retention_ms=message.request_retention_ms,
+        tasks_kept=message.tasks_kept,
+        tasks_kept_ms=message.tasks_kept_ms,
+        max_attempts_kept=message.max_attempts_kept,
+        crash_limit=message.crash_limit,
+        lease_ms=message.lease_ms,
+    )
+
+
+def encode_node(node: Node) -> pb.SnapshotNode:
+    """A node, as it is stored."""
+    return pb.SnapshotNode(
+        name=node.name,
+        store_id=node.store_id,
+        incarnation=node.incarnation,
+        role=node.role,
+        labels=encode_pairs(node.labels),
+        kinds=node.kinds,
+        address=node.address,
+        health=node.health,
+        eligibility=node.eligibility,
+        executing=[task_id or 0 for task_id in node.executing],
+        changed_index=node.changed_index,
+    )
+
+
+def decode_node(message: pb.SnapshotNode) -> Node:
+    """A node, as the model knows it."""
+    return Node(
+        name=sys.intern(message.name),
+        store_id=message.store_id,
+        incarnation=message.incarnation,
+        role=decode_enum(NodeRole, message.role),
+        labels=decode_pairs(message.labels),
+        kinds=tuple(sys.intern(kind) for kind in message.kinds),
+        address=message.address,
+        health=decode_enum(Health, message.health),
+        eligibility=decode_enum(Eligibility, message.eligibility),
+        executing=tuple(task_id or None for task_id in message.executing),
+        changed_index=message.changed_index,
+    )
+
+
+def encode_job(job: Job, numbers: SpecNumbers) -> pb.SnapshotJob:
+    """A job, as it is stored."""
+    return pb.SnapshotJob(
+        id=job.id,
+        spec=numbers.of(job.spec),
+        array=encode_array(job.array),
+        first_task_id=job.first_task_id,
+        total=job.total,
+        pending=job.pending,
+        running=job.running,
+        succeeded=job.succeeded,
+        failed=job.failed,
+        cancelled=job.cancelled,
+        forgotten=job.forgotten,
+        stopping=job.stopping,
+        submitted_at_ms=job.submitted_at_ms,
+        finished_at_ms=job.finished_at_ms,
+        changed_index=job.changed_index,
+    )
+
+
+def decode_job(message: pb.SnapshotJob, specs: Mapping[int, TaskSpec]) -> Job:
+    """A job, as the model knows it; KeyError where its spec is missing."""
+    return Job(
+        id=message.id,
+        spec=specs[message.spec],
+        array=decode_array(message.array),
+        first_task_id=message.first_task_id,
+        total=message.total,
+        pending=message.pending,
+        running=message.running,
+        succeeded=message.succeeded,
+        failed=message.failed,
+        cancelled=message.cancelled,
+        forgotten=message.forgotten,
+        stopping=message.stopping,
+        submitted_at_ms=message.submitted_at_ms,
+        finished_at_ms=message.finished_at_ms,
+        changed_index=message.changed_index,
+    )
+
+
+def encode_task(task: Task, numbers: SpecNumbers) -> pb.SnapshotTask:
+    """A task, as it is stored."""
+    message = pb.SnapshotTask(
+        id=task.id,
+        spec=numbers.of(task.spec),
+        state=task.state,
+        job_id=task.job_id or 0,
+        array_index=task.array_index,
+        request_id=task.request_id,
+        submitted_at_ms=task.submitted_at_ms,
+        not_before_ms=task.not_before_ms,
+        attempts=[_encode_attempt(attempt) for attempt in task.attempts],
+        failures=task.failures,
+        crashes=task.crashes,
+        returns=task.returns,
+        reason=task.reason,
+        finished_at_ms=task.finished_at_ms,
+        changed_index=task.changed_index,
+    )
+    if isinstance(task.result, BlobRef):
+        message.blob.CopyFrom(encode_ref(task.result))
+    elif task.result is not None:
+        message.inline = task.result
+    return message
+
+
+def decode_task(message: pb.SnapshotTask, specs: Mapping[int, TaskSpec]) -> Task:
+    """A task, as the model knows it; KeyError where its spec is missing."""
+    result: bytes | BlobRef | None = None
+    match message.WhichOneof("result"):
+        case "inline":
+            result = message.inline
+        case "blob":
+            result = decode_ref(message.blob)
+        case None:
+            pass
+    return Task(
+        id=message.id,
+        spec=specs[message.spec],
+        state=decode_enum(TaskState, message.state),
+        job_id=message.job_id or None,
+        array_index=message.array_index if message.HasField("array_index") else None,
+        request_id=message.request_id,
+        submitted_at_ms=message.submitted_at_ms,
+        not_before_ms=message.not_before_ms,
+        attempts=tuple([_decode_attempt(attempt) for attempt in message.attempts]),
+        failures=message.failures,
+        crashes=message.crashes,
+        returns=message.returns,
+        result=result,
+        reason=message.reason,
+        finished_at_ms=message.finished_at_ms,
+        changed_index=message.changed_index,
+    )
+
+
+def encode_request(number: int, record: RequestRecord) -> pb.SnapshotRequest:
+    """What a request id stands for, as it is stored."""
+    return pb.SnapshotRequest(
+        number=number,
+        request_id=record.request_id,
+        digest=record.digest,
+        first_task_id=record.first_task_id,
+        count=record.count,
+        job_id=record.job_id or 0,
+        expires_at_ms=record.expires_at_ms,
+    )
+
+
+def decode_request(message: pb.SnapshotRequest) -> RequestRecord:
+    """What a request id stands for, as the model knows it."""
+    return RequestRecord(
+        request_id=message.request_id,
+        digest=message.digest,
+        first_task_id=message.first_task_id,
+        count=message.count,
+        job_id=message.job_id or None,
+        expires_at_ms=message.expires_at_ms,
+    )
+
+
+def encode_blob(record: BlobRecord) -> pb.SnapshotBlob:
+    """An entry of the directory, as it is stored."""
+    return pb.SnapshotBlob(ref=encode_ref(record.ref), holders=record.holders)
+
+
+def decode_blob(message: pb.SnapshotBlob) -> BlobRecord:
+    """An entry of the directory, as the model knows it."""
+    return BlobRecord(decode_ref(message.ref), tuple(message.holders))
+
+
+def _encode_attempt(attempt: Attempt) -> pb.SnapshotAttempt:
+    return pb.SnapshotAttempt(
+        number=attempt.number,
+        node=attempt.node,
+        slot=attempt.slot,
+        incarnation=attempt.incarnation,
+        token=encode_token(attempt.token),
+        occupied_at_ms=attempt.occupied_at_ms,
+        started_at_ms=attempt.started_at_ms,
+        ended_at_ms=attempt.ended_at_ms,
+        outcome=attempt.outcome or 0,
+        reason=attempt.reason,
+        stopping=attempt.stopping or 0,
+    )
+
+
+def _decode_attempt(message: pb.SnapshotAttempt) -> Attempt:
+    return Attempt(
+        number=message.number,
+        node=sys.intern(message.node),
+        slot=message.slot,
+        incarnation=message.incarnation,
+        token=decode_token(message.token),
+        occupied_at_ms=message.occupied_at_ms,
+        started_at_ms=message.started_at_ms,
+        ended_at_ms=message.ended_at_ms,
+        outcome=decode_enum(AttemptOutcome, message.outcome) if message.outcome else None,
+        reason=message.reason,
+        stopping=decode_enum(StopReason, message.stopping) if message.stopping else None,
+    )

@@ -1,0 +1,223 @@
+"""What must hold after every entry, checked record by record.
+
+What may live here: statements about the state with the reason for each. They walk over everything, so they are for
+tests, the simulator and a self-check after a restore, not for every entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from itertools import pairwise
+
+from raftd.scheduler.indexes import Indexes
+from raftd.scheduler.model import FencingToken, Health, Task, TaskState
+from raftd.scheduler.state import State
+
+
+class InvariantBroken(AssertionError):
+    """The state contradicts itself; the message names the invariant and the records."""
+
+
+def check(state: State) -> None:
+    """Check every invariant.
+
+    Raises:
+        InvariantBroken: one does not hold.
+    """
+    tables_partition(state)
+    tasks_conserved(state)
+    token_grows(state)
+    jobs_count(state)
+    requests_indexed(state)
+    indexes_derived(state)
+
+
+def check_step(before: FencingToken, state: State) -> FencingToken:
+    """Check everything, and that no token is smaller than one that was seen; returns the new last token."""
+    check(state)
+    last = FencingToken(state.epoch, state.token_counter)
+    _require(before <= last, "TokenGrows", f"{before} was given out, now it is {last}")
+    return last
+
+
+def tables_partition(state: State) -> None:
+    """TablesPartition: each slot is executing one running task or is free; each running task is on one slot."""
+    where: dict[int, str] = {}
+    for node in state.nodes.values():
+        for slot, task_id in enumerate(node.executing):
+            if task_id is None:
+                continue
+            _require(
+                node.health is Health.UP, "TablesPartition", f"lost node {node.name} executes t{task_id}"
+            )
+            _require(task_id not in where, "TablesPartition", f"t{task_id} is on two slots")
+            where[task_id] = node.name
+            task = state.tasks.get(task_id)
+            attempt = None if task is None else task.current
+            _require(
+                attempt is not None
+                and (attempt.node, attempt.slot, attempt.incarnation) == (node.name, slot, node.incarnation),
+                "TablesPartition",
+                f"slot {slot} of {node.name} executes t{task_id}, whose record says otherwise: {task}",
+            )
+    running = [task.id for task in state.tasks.values() if task.state is TaskState.RUNNING]
+    _require(sorted(running) == sorted(where), "TablesPartition", f"running {running}, on slots {where}")
+
+
+def tasks_conserved(state: State) -> None:
+    """TasksConserved: a task is pending, running or ended, its record fits, and only ended ones are ever gone."""
+    for key, task in state.tasks.items():
+        _require(key == task.id < state.next_task_id, "TasksConserved", f"t{task.id} is at {key}")
+        _check_task(task)
+    for record in state.requests.values():
+        _require(
+            record.first_task_id + record.count <= state.next_task_id,
+            "TasksConserved",
+            f"request {record.request_id!r} promises tasks that were never made",
+        )
+
+
+def _check_task(task: Task) -> None:
+    open_attempts = [attempt for attempt in task.attempts if attempt.outcome is None]
+    running = task.state is TaskState.RUNNING
+    _require(
+        open_attempts == ([task.attempts[-1]] if running else []),
+        "TasksConserved",
+        f"t{task.id} is {task.state.name} with open attempts {open_attempts}",
+    )
+    _require(
+        bool(task.finished_at_ms) <= task.state.terminal, "TasksConserved", f"t{task.id} is not over: {task}"
+    )
+    _require(
+        task.result is None or task.state is TaskState.SUCCEEDED,
+        "TasksConserved",
+        f"t{task.id} has a result and is {task.state.name}",
+    )
+    numbers = [attempt.number for attempt in task.attempts]
+    _require(
+        all(later == earlier + 1 for earlier, later in pairwise(numbers)),
+        "TasksConserved",
+        f"t{task.id} has attempts {numbers}",
+    )
+
+
+def token_grows(state: State) -> None:
+    """TokenGrows: of one task each attempt has a greater token; none is beyond the counter, none is given twice."""
+    seen: set[FencingToken] = set()
+    for task in state.tasks.values():
+        tokens = [attempt.token for attempt in task.attempts]
+        _require(tokens == sorted(tokens), "TokenGrows", f"t{task.id} has tokens {tokens}")
+        for token in tokens:
+            _require(token not in seen, "TokenGrows", f"{token} was given out twice")
+            _require(token.counter <= state.token_counter, "TokenGrows", f"{token} was never given out")
+            seen.add(token)
+
+
+def jobs_count(state: State) -> None:
+    """JobsCount: a job's counts are those of its tasks, and add up to its total."""
+    members: dict[int, Counter[TaskState]] = {}
+    for task in state.tasks.values():
+        if task.job_id is not None:
+            _require(
+                task.job_id in state.jobs, "JobsCount", f"t{task.id} is of the missing job {task.job_id}"
+            )
+            members.setdefault(task.job_id, Counter())[task.state] += 1
+    for job in state.jobs.values():
+        counted = members.get(job.id, Counter())
+        total = job.pending + job.running + job.succeeded + job.failed + job.cancelled
+        kept = job.total - job.forgotten
+        _require(total == job.total and kept == counted.total(), "JobsCount", f"{job} has {counted}")
+        _require(
+            (job.pending, job.running) == (counted[TaskState.PENDING], counted[TaskState.RUNNING]),
+            "JobsCount",
+            f"{job} has {counted}",
+        )
+        over = not job.pending and not job.running
+        _require(bool(job.finished_at_ms) <= over, "JobsCount", f"{job} is not over")
+        _require(
+            not job.stopping or not job.pending, "JobsCount", f"{job} is stopping with tasks in the queue"
+        )
+
+
+def requests_indexed(state: State) -> None:
+    """RequestsIndexed: the records are numbered without gaps, and each id finds its own."""
+    numbers = [number for number, _ in state.requests.items()]
+    wanted = list(range(state.oldest_request, state.next_request))
+    _require(numbers == wanted, "RequestsIndexed", f"{numbers[:3]}... instead of {wanted[:3]}...")
+    for record in state.requests.values():
+        _require(state.request(record.request_id) is record, "RequestsIndexed", record.request_id)
+
+
+def indexes_derived(state: State) -> None:
+    """IndexesDerived: the orders and counts are exactly what the records give."""
+    fresh = Indexes()
+    fresh.now_ms = state.cluster_time_ms
+    for task in state.tasks.values():
+        fresh.add_task(task)
+    for node in state.nodes.values():
+        fresh.add_node(node)
+    kept = state.indexes
+    for name in ("delayed", "run_deadlines", "ended"):
+        _same(name, getattr(kept, name), getattr(fresh, name))
+    for mine, theirs, name in ((kept.queue, fresh.queue, "queue"),):
+        _require(sorted(mine) == sorted(theirs), "IndexesDerived", f"{name}: {sorted(mine)}")
+        for kind, keys in mine.items():
+            _same(f"{name} of {kind}", keys, theirs[kind])
+    _require(sorted(kept.free) == sorted(fresh.free), "IndexesDerived", f"free: {sorted(kept.free)}")
+    for kinds, ranked in kept.free.items():
+        _same(f"free {kinds}", ranked, fresh.free[kinds])
+    for task_state in TaskState:
+        _require(kept.count(task_state) == fresh.count(task_state), "IndexesDerived", task_state.name)
+
+
+def state_hash(state: State) -> str:
+    """A digest of everything that is replicated: equal states have equal digests in every process."""
+    digest = hashlib.sha256()
+    frozen = state.freeze()
+    for part in (
+        frozen.genesis,
+        frozen.applied_index,
+        frozen.cluster_time_ms,
+        frozen.counters,
+        frozen.settings,
+        frozen.kinds,
+        tuple(sorted(frozen.nodes, key=lambda node: node.name)),
+    ):
+        digest.update(_canonical(part))
+    for chunks in (frozen.jobs, frozen.tasks, frozen.requests, frozen.blobs):
+        records = sorted(
+            ((key, record) for chunk in chunks for key, record in chunk.items()), key=lambda at: at[0]
+        )
+        for key, record in records:
+            digest.update(_canonical(key))
+            digest.update(_canonical(record))
+    return digest.hexdigest()
+
+
+def _canonical(value: object) -> bytes:
+    """Bytes that tell any two values of the model apart and do not depend on how Python prints them."""
+    if value is None:
+        return b"n"
+    if isinstance(value, bytes):
+        return b"b%d:" % len(value) + value
+    if isinstance(value, str):
+        return b"s" + _canonical(value.encode())
+    if isinstance(value, int):
+        return b"i%d;" % int(value)
+    if isinstance(value, tuple):
+        return b"(" + b"".join(map(_canonical, value)) + b")"
+    if is_dataclass(value):
+        return b"{" + b"".join(_canonical(getattr(value, field.name)) for field in fields(value)) + b"}"
+    raise TypeError(f"{type(value).__name__} is no part of the model")
+
+
+def _same(name: str, kept: Iterable[object], fresh: Iterable[object]) -> None:
+    _require(list(kept) == list(fresh), "IndexesDerived", f"{name}: {list(kept)} is not {list(fresh)}")
+
+
+def _require(holds: bool, invariant: str, why: str) -> None:
+    if not holds:
+        raise InvariantBroken(f"{invariant}: {why}")
