@@ -157,7 +157,7 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "data_dir": _path,
     "listen": _text,
     "advertise": _text,
-    "slots": _integer(0, 1024),
+    "slots": _integer(1, 1024),
     "allow": _words,
     "labels": _pairs,
     "token_file": _path,

@@ -18,7 +18,17 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from raftd.codec.commands import encode_batch
-from raftd.errors import DeadlinePassed, NoLeader, NotLeader, OutcomeUnknown, RaftdError, ShuttingDown, TooManyUncommitted
+from raftd.errors import (
+    DeadlinePassed,
+    InvalidRequest,
+    NoLeader,
+    NotLeader,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    RaftdError,
+    ShuttingDown,
+    TooManyUncommitted,
+)
 from raftd.node.applier import Applier
 from raftd.node.clock import Clock, ClusterClock
 from raftd.node.proposals import Proposal, Proposals, fail
@@ -307,18 +317,39 @@ class Node:
 
     def _take_proposals(self) -> None:
         while batch := self._proposals.take(self._loop.time()):
-            commands = tuple(command for proposal in batch for command in proposal.commands)
-            header = Header(self._cluster_clock.now_ms(), secrets.randbits(64))
             try:
-                place = self._raw.propose(encode_batch(Batch(header, commands)))
-            except raft.NotLeader:
-                fail(batch, self._not_leader())
-            except raft.UncommittedLimit as error:
-                fail(batch, TooManyUncommitted(error.message, try_="try again in a moment"))
-            except raft.ProposalDropped as error:
-                fail(batch, error)
+                data = self._encode(batch)
+            except ValueError:
+                # One of them holds a value that no entry can hold: find it, and let the others pass.
+                for proposal in batch:
+                    self._append_alone(proposal)
             else:
-                self._proposals.appended(place.index, place.term, batch)
+                self._append(batch, data)
+
+    def _append_alone(self, proposal: Proposal) -> None:
+        try:
+            data = self._encode([proposal])
+        except ValueError as error:
+            fail([proposal], InvalidRequest(f"this cannot be written to the log: {error}"))
+        else:
+            self._append([proposal], data)
+
+    def _encode(self, batch: Sequence[Proposal]) -> bytes:
+        commands = tuple(command for proposal in batch for command in proposal.commands)
+        header = Header(self._cluster_clock.now_ms(), secrets.randbits(64))
+        return encode_batch(Batch(header, commands))
+
+    def _append(self, batch: Sequence[Proposal], data: bytes) -> None:
+        try:
+            place = self._raw.propose(data)
+        except raft.NotLeader:
+            fail(batch, self._not_leader())
+        except raft.UncommittedLimit as error:
+            fail(batch, TooManyUncommitted(error.message, try_="try again in a moment"))
+        except raft.EntryTooLarge as error:
+            fail(batch, PayloadTooLarge(error.message))
+        else:
+            self._proposals.appended(place.index, place.term, batch)
 
     def _take_reads(self) -> None:
         if self._reads.queued:

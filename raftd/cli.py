@@ -1,0 +1,132 @@
+"""The ``raftd`` command: flags become a Config, and the Config a running node.
+
+What may live here: flags, exit codes and how a failure is said. Heavy imports come inside the commands: ``raftd init``
+needs neither gRPC nor the cores.
+
+Exit codes: 0 ok; 1 an error; 2 a wrong flag or setting; 3 the data directory (foreign, locked, damaged, not
+initialised, or the disk failed); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from raftd.errors import ConfigError, RaftdError, StorageError, WrongIdentity
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="A node of a fault-tolerant scheduler: Raft peer, scheduler and executor in one process.",
+)
+
+
+def exit_code(error: RaftdError) -> int:
+    """The exit code of a failure."""
+    if isinstance(error, ConfigError):
+        return 2
+    if isinstance(error, StorageError | WrongIdentity):
+        return 3
+    return 1
+
+
+def say(error: RaftdError) -> None:
+    """Print a failure the way every command does: what happened, then what to try."""
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.try_:
+        print(f"try: {error.try_}", file=sys.stderr)
+
+
+@app.command()
+def init(
+    data_dir: Annotated[Path, typer.Option(help="The directory to make; it must be empty or not there.")],
+    name: Annotated[str, typer.Option(help="This node's name, one of the members.")],
+    cluster_id: Annotated[str, typer.Option(help="The cluster's id: 16 hex digits, the same on every founder.")],
+    member: Annotated[
+        list[str],
+        typer.Option(help="NAME=STORE_ID@HOST:PORT; once for each founding voter, the same list on each."),
+    ],
+    segment_bytes: Annotated[int, typer.Option(help="Size of the first log segment.")] = 16 * 1024 * 1024,
+) -> None:
+    """Make the data directory of a founding node: its identity and entry 1, the same on every founder."""
+    from raftd.founding import found
+
+    found(data_dir, name, cluster_id, member, segment_bytes)
+    typer.echo(f"{data_dir} is ready for {name}")
+
+
+@app.command()
+def run(
+    data_dir: Annotated[Path | None, typer.Option(help="Made by raftd init.")] = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT to serve gRPC on.")] = None,
+    advertise: Annotated[str | None, typer.Option(help="HOST:PORT under which others reach this node.")] = None,
+    slots: Annotated[int | None, typer.Option(help="Attempts that run at once.")] = None,
+    allow: Annotated[list[str] | None, typer.Option(help="Offer a kind that is off by default: shell.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; may be repeated.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="The token that every call must carry.")] = None,
+    fault_injection: Annotated[
+        bool | None, typer.Option("--fault-injection", help="Let clients partition this node.")
+    ] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Serve unencrypted beyond loopback.")
+    ] = None,
+    tick_ms: Annotated[int | None, typer.Option(help="Raft's clock.")] = None,
+    heartbeat_ticks: Annotated[int | None, typer.Option(help="Ticks between a leader's heartbeats.")] = None,
+    election_ticks: Annotated[int | None, typer.Option(help="Base of the election timeout, in ticks.")] = None,
+    segment_bytes: Annotated[int | None, typer.Option(help="Size of one log segment.")] = None,
+    slot_nice: Annotated[int | None, typer.Option(help="CPU niceness of the slots.")] = None,
+    stop_grace_ms: Annotated[int | None, typer.Option(help="Between TERM and KILL of an attempt.")] = None,
+    output_limit_bytes: Annotated[int | None, typer.Option(help="Captured output of an attempt.")] = None,
+    log_file: Annotated[Path | None, typer.Option(help="Where to log; default: stderr.")] = None,
+    log_file_bytes: Annotated[int | None, typer.Option(help="At this size the log file is rotated.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with these settings.")] = None,
+) -> None:
+    """Run a node until it is told to stop (TERM or Ctrl-C)."""
+    from raftd.config import load
+
+    flags = {
+        key: value for key, value in locals().items() if key not in ("label", "config", "load") and value is not None
+    }
+    if label:
+        flags["labels"] = label
+    settings = load(flags, os.environ, config)
+    from raftd.wiring import serve
+
+    raise typer.Exit(serve(settings))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from raftd import __version__
+
+    typer.echo(f"raftd {__version__}")
+
+
+def main() -> NoReturn:
+    """The console script."""
+    try:
+        code = app(standalone_mode=False)
+    except RaftdError as error:
+        say(error)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        # typer's own usage errors; everything else is a bug and is logged whole.
+        show = getattr(error, "show", None)
+        if show is None:
+            logging.getLogger("raftd").exception("raftd failed")
+            print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+            sys.exit(1)
+        show()
+        sys.exit(getattr(error, "exit_code", 2))
+    sys.exit(code or 0)

@@ -1,0 +1,57 @@
+"""Who the members are and where: names for the store ids that consensus speaks of.
+
+What may live here: looking members up in the applied state. Founding members come from the genesis entry; the address
+under which a node last registered wins over the one it was founded with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from raftd.scheduler.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """A member as it is known now."""
+
+    name: str
+    store_id: int
+    address: str
+    voter: bool
+
+
+class Members:
+    """The members, read from the applied state at the moment of need."""
+
+    def __init__(self, state: Callable[[], State]) -> None:
+        self._state = state
+
+    def all(self) -> tuple[MemberView, ...]:
+        """Every member, in the order of the genesis entry."""
+        state = self._state()
+        views = []
+        for member in state.members:
+            node = state.nodes.get(member.name)
+            registered = node is not None and node.store_id == member.store_id and node.address
+            address = node.address if node is not None and registered else member.address
+            views.append(MemberView(member.name, member.store_id, address, member.voter))
+        return tuple(views)
+
+    def by_store_id(self, store_id: int) -> MemberView | None:
+        """The member of this store id, or None."""
+        return next((member for member in self.all() if member.store_id == store_id), None)
+
+    def by_name(self, name: str) -> MemberView | None:
+        """The member of this name, or None."""
+        return next((member for member in self.all() if member.name == name), None)
+
+    def name(self, store_id: int) -> str:
+        """The name of a store, or empty."""
+        member = self.by_store_id(store_id)
+        return "" if member is None else member.name
+
+    def voters(self) -> tuple[MemberView, ...]:
+        """The voting members."""
+        return tuple(member for member in self.all() if member.voter)

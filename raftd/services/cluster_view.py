@@ -1,0 +1,193 @@
+"""What `raftctl status` shows, put together from the applied state, the core's status and the attached executors.
+
+What may live here: reading; one function a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from raftd.codec.api import encode_task, task_words
+from raftd.codec.attach import encode_token, task_name
+from raftd.node.clock import Clock, ClusterClock
+from raftd.node.members import Members
+from raftd.node.sessions import Sessions
+from raftd.pb import scheduler_pb2 as pb
+from raftd.raft.ready import Status
+from raftd.raft.types import Role
+from raftd.scheduler import queries
+from raftd.scheduler.model import Eligibility, Health, Node, NodeRole
+from raftd.scheduler.state import State
+
+_NODE_ROLES = {NodeRole.VOTER: "voter", NodeRole.LEARNER: "learner", NodeRole.WORKER: "worker"}
+_HEALTH = {Health.UP: "up", Health.LOST: "lost"}
+_ELIGIBILITY = {Eligibility.READY: "ready", Eligibility.CORDONED: "cordoned", Eligibility.DRAINING: "draining"}
+
+
+class ClusterView:
+    """Answers Status on one node.
+
+    Args:
+        name: of this node.
+        state: the applied state.
+        status: what the core knows.
+        members: who belongs to the cluster.
+        sessions: the attached executors, on a leader.
+        clock: time.
+        cluster_clock: the cluster's time.
+        pid: of this process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        state: Callable[[], State],
+        status: Callable[[], Status],
+        members: Members,
+        sessions: Sessions,
+        clock: Clock,
+        cluster_clock: ClusterClock,
+        pid: int,
+    ) -> None:
+        self._name = name
+        self._state = state
+        self._status = status
+        self._members = members
+        self._sessions = sessions
+        self._clock = clock
+        self._cluster_clock = cluster_clock
+        self._pid = pid
+
+    def read_info(self, stale: bool) -> pb.ReadInfo:
+        """What a read was answered from."""
+        status = self._status()
+        return pb.ReadInfo(
+            stale=stale,
+            applied_index=self._state().applied_index,
+            answered_by=self._name,
+            leader=self._members.name(status.leader),
+            term=status.term,
+        )
+
+    def response(self, stale: bool, recent_count: int) -> pb.StatusResponse:
+        """The whole answer, from this node's applied state as it is now."""
+        state, status = self._state(), self._status()
+        counts = queries.counts(state)
+        return pb.StatusResponse(
+            cluster_id=f"{state.cluster_id:016x}",
+            leader=self._members.name(status.leader),
+            term=status.term,
+            commit_index=status.commit,
+            quorum=self._quorum(status),
+            read=self.read_info(stale),
+            executing=self._executing(state),
+            free_nodes=self._free_nodes(state),
+            nodes=self._nodes(state, status),
+            pending=counts.pending,
+            running=counts.running,
+            succeeded=counts.succeeded,
+            failed=counts.failed,
+            cancelled=counts.cancelled,
+            next_pending=[encode_task(task, brief=True) for task in queries.next_pending(state, recent_count)],
+            recent=[encode_task(task, brief=True) for task in queries.recently_ended(state, recent_count)],
+        )
+
+    def _reachable(self, status: Status) -> frozenset[int]:
+        """The stores that this node knows to be alive: a leader those it heard lately, another only itself."""
+        active = {row.node for row in status.progress if row.recent_active}
+        return frozenset(active | {status.id})
+
+    def _quorum(self, status: Status) -> pb.Quorum:
+        voters = status.configuration.voters
+        up = len(self._reachable(status) & set(voters))
+        return pb.Quorum(voters=len(voters), up=up, ok=status.role is Role.LEADER and up > len(voters) // 2)
+
+    def _executing(self, state: State) -> list[pb.ExecutingRow]:
+        now = self._cluster_clock.now_ms()
+        rows = []
+        for row in sorted(queries.executing(state), key=lambda row: (natural(row.node), row.slot)):
+            task, attempt = row.task, row.attempt
+            session = self._sessions.session(attempt.node)
+            progress = None if session is None else session.progress.get(attempt.token)
+            rows.append(
+                pb.ExecutingRow(
+                    node=attempt.node,
+                    slot=attempt.slot,
+                    task_id=task_name(task.id),
+                    task=task_words(task),
+                    attempt=attempt.number,
+                    fencing_token=encode_token(attempt.token),
+                    elapsed_ms=max(0, now - attempt.occupied_at_ms),
+                    progress=-1.0 if progress is None else progress.fraction,
+                    message="" if progress is None else progress.message,
+                    stopping=attempt.stopping is not None,
+                )
+            )
+        return rows
+
+    def _free_nodes(self, state: State) -> list[pb.FreeNodeRow]:
+        return [
+            pb.FreeNodeRow(
+                node=row.node,
+                role=_NODE_ROLES[row.role],
+                slots_free=row.slots_free,
+                slots=row.slots,
+                last_seen_ms=self._last_seen_ms(row.node),
+            )
+            for row in sorted(queries.free_nodes(state), key=lambda row: natural(row.node))
+        ]
+
+    def _last_seen_ms(self, name: str) -> int:
+        session = self._sessions.session(name)
+        return 0 if session is None else self._clock.monotonic_ms() - session.last_heard_ms
+
+    def _nodes(self, state: State, status: Status) -> list[pb.NodeRow]:
+        reachable = self._reachable(status)
+        rows = []
+        members = {member.name: member for member in self._members.all()}
+        for name in sorted({*members, *state.nodes}, key=natural):
+            member, node = members.get(name), state.nodes.get(name)
+            store_id = member.store_id if member is not None else node.store_id if node is not None else 0
+            rows.append(self._node(name, store_id, member is not None, node, status, store_id in reachable))
+        return rows
+
+    def _node(
+        self, name: str, store_id: int, is_member: bool, node: Node | None, status: Status, reachable: bool
+    ) -> pb.NodeRow:
+        raft_role = "unknown"
+        if store_id == status.id:
+            raft_role = str(status.role)
+        elif store_id == status.leader:
+            raft_role = "leader"
+        elif is_member and status.role is Role.LEADER and reachable:
+            raft_role = "follower"
+        row = pb.NodeRow(
+            name=name,
+            store_id=f"{store_id:016x}",
+            role="voter" if is_member else "worker",
+            raft_role=raft_role,
+            health="unregistered",
+            pid=self._pid if store_id == status.id else 0,
+            last_seen_ms=self._last_seen_ms(name),
+            reachable=reachable,
+        )
+        if is_member:
+            member = self._members.by_name(name)
+            row.address = "" if member is None else member.address
+        if node is not None:
+            row.role = _NODE_ROLES[node.role]
+            row.health = _HEALTH[node.health]
+            row.eligibility = _ELIGIBILITY[node.eligibility]
+            row.address = node.address
+            row.incarnation = node.incarnation
+            row.slots = node.slots
+            row.slots_free = node.slots_free
+            row.kinds.extend(node.kinds)
+        return row
+
+
+def natural(name: str) -> tuple[str, int, str]:
+    """Orders n2 before n10."""
+    head = name.rstrip("0123456789")
+    digits = name[len(head) :]
+    return head, int(digits or 0), name

@@ -1,0 +1,374 @@
+"""The Scheduler service: what clients ask, and the stream of each executor.
+
+What may live here: turning requests into commands and reads, and answers into messages. A follower forwards calls
+that need the leader; Watch and stale reads are answered by whoever is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from raftd.codec.api import (
+    decode_submission,
+    encode_change,
+    encode_job,
+    encode_refusal,
+    encode_submit_reply,
+    encode_task,
+)
+from raftd.codec.attach import decode_up, encode_down, parse_id
+from raftd.errors import InvalidRequest, JobNotFound, RaftdError, TaskNotFound, Unavailable
+from raftd.node.clock import Clock
+from raftd.node.history import Changed, History
+from raftd.node.node import Node
+from raftd.node.sessions import Sessions
+from raftd.pb import scheduler_pb2 as pb
+from raftd.pb.scheduler_pb2_grpc import SchedulerServicer
+from raftd.scheduler import queries
+from raftd.scheduler.attach import AttachDown, AttachUp
+from raftd.scheduler.commands import Cancel, Submit
+from raftd.scheduler.effects import JobChanged, TaskChanged
+from raftd.scheduler.model import Task, TaskState
+from raftd.scheduler.replies import Cancelled, Refused, Reply
+from raftd.scheduler.state import State
+from raftd.services.cluster_view import ClusterView
+from raftd.services.forwarding import Forwarder
+from raftd.services.logs import LogsReader
+from raftd.services.status import refuse, remaining_s, served, served_stream
+from raftd.transport.base import caller_identity
+from raftd.transport.faults import FaultTable
+from raftd.transport.guard import StreamGuard
+
+SERVICE = "/raftd.v1.Scheduler/"
+DEFAULT_PAGE = 100
+MAX_PAGE = 1000
+MAX_RECENT = 100
+WATCH_PAGE = 500
+MAX_SUBMISSIONS = 10_000
+
+Context = grpc.aio.ServicerContext[object, object]
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+
+class ArgumentCheck(Protocol):
+    """The kinds' own checks of their arguments (``raftd.tasks.registry``)."""
+
+    def __call__(self, kind: str, args: tuple[str, ...]) -> None:
+        """Raises ``InvalidArguments``; a kind that is not known here passes, for the cluster decides."""
+
+
+class SchedulerService(SchedulerServicer):
+    """Serves clients and executors on one node.
+
+    Args:
+        node: the loop.
+        state: the applied state.
+        sessions: the leader's end of the Attach streams.
+        history: the latest changes.
+        view: puts Status together.
+        forwarder: takes what needs the leader to it.
+        logs: captured output, here or on other nodes.
+        check: refuses bad arguments before they reach the log.
+        faults: injected cuts, for the Attach streams.
+        clock: time.
+        members_name: the name of a store id, or empty.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        state: Callable[[], State],
+        sessions: Sessions,
+        history: History,
+        view: ClusterView,
+        forwarder: Forwarder,
+        logs: LogsReader,
+        check: ArgumentCheck,
+        faults: FaultTable,
+        clock: Clock,
+        leader_name: Callable[[], str],
+    ) -> None:
+        self._node = node
+        self._state = state
+        self._sessions = sessions
+        self._history = history
+        self._view = view
+        self._forwarder = forwarder
+        self._logs = logs
+        self._check = check
+        self._faults = faults
+        self._clock = clock
+        self._leader_name = leader_name
+
+    # --- writes -------------------------------------------------------------------------------------------------
+
+    @served
+    async def Submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitResponse:
+        """Accept a batch of submissions; see scheduler.proto."""
+        if not request.submissions:
+            raise InvalidRequest("nothing was submitted")
+        if len(request.submissions) > MAX_SUBMISSIONS:
+            raise InvalidRequest(f"{len(request.submissions)} submissions in one call; the limit is {MAX_SUBMISSIONS}")
+        for submission in request.submissions:
+            if not submission.request_id:
+                # Made before it is forwarded, so that both nodes speak of the same request.
+                submission.request_id = f"{self._clock.wall_ms():012x}-{secrets.token_hex(10)}"
+
+        async def local() -> pb.SubmitResponse:
+            return await self._submit(request, context)
+
+        return await self._forwarder.leader_or_forward(SERVICE + "Submit", request, context, local)
+
+    async def _submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitResponse:
+        """Propose what passes its check; every submission gets its own answer, in its place."""
+        answers: list[pb.SubmitReply | None] = []
+        commands: list[Submit] = []
+        for submission in request.submissions:
+            try:
+                command = decode_submission(submission, submission.request_id)
+                self._check_arguments(command)
+            except RaftdError as error:
+                answers.append(pb.SubmitReply(request_id=submission.request_id, refusal=encode_refusal(refuse(error))))
+            else:
+                answers.append(None)
+                commands.append(command)
+        replies: tuple[Reply, ...] = ()
+        if commands:
+            replies = await self._node.propose(
+                commands, timeout=remaining_s(context), size_bytes=request.ByteSize() + 64 * len(commands)
+            )
+        following = iter(zip(commands, replies, strict=True))
+        response = pb.SubmitResponse()
+        for answer in answers:
+            if answer is None:
+                command, reply = next(following)
+                answer = encode_submit_reply(command.request_id, reply)
+            response.replies.append(answer)
+        return response
+
+    def _check_arguments(self, command: Submit) -> None:
+        spec, array = command.spec, command.array
+        if array is None or not any("{}" in arg for arg in spec.args):
+            self._check(spec.kind, spec.args)
+            return
+        limit = self._state().settings.max_array
+        if not 0 <= array.last_index - array.first_index < limit:
+            return  # the state machine refuses it, with the limit in its message
+        for index in range(array.first_index, array.last_index + 1):
+            self._check(spec.kind, tuple(arg.replace("{}", str(index)) for arg in spec.args))
+
+    @served
+    async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
+        """Cancel tasks and jobs; see scheduler.proto."""
+        commands = [_cancel(name) for name in request.ids]
+        if not commands:
+            raise InvalidRequest("nothing to cancel was named")
+
+        async def local() -> pb.CancelResponse:
+            replies = await self._node.propose(commands, timeout=remaining_s(context))
+            return pb.CancelResponse(
+                replies=[_cancel_reply(name, reply) for name, reply in zip(request.ids, replies, strict=True)]
+            )
+
+        return await self._forwarder.leader_or_forward(SERVICE + "Cancel", request, context, local)
+
+    # --- reads --------------------------------------------------------------------------------------------------
+
+    @served
+    async def Get(self, request: pb.GetRequest, context: Context) -> pb.GetResponse:
+        """One task, whole."""
+        task_id = parse_id(request.task_id, "t")
+
+        async def local() -> pb.GetResponse:
+            await self._fresh(request.options, context)
+            return pb.GetResponse(
+                task=encode_task(self._task(task_id)), read=self._view.read_info(request.options.stale)
+            )
+
+        return await self._read("Get", request, request.options, context, local)
+
+    @served
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
+        """One job, with its counts."""
+        job_id = parse_id(request.job_id, "j")
+
+        async def local() -> pb.GetJobResponse:
+            await self._fresh(request.options, context)
+            job = self._state().jobs.get(job_id)
+            if job is None:
+                raise JobNotFound(f"there is no job j{job_id}", try_="raftctl task list")
+            return pb.GetJobResponse(job=encode_job(job), read=self._view.read_info(request.options.stale))
+
+        return await self._read("GetJob", request, request.options, context, local)
+
+    @served
+    async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
+        """A page of tasks, in the order of their ids."""
+        size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
+        after = parse_id(request.page_token, "t") if request.page_token else 0
+        job_id = parse_id(request.job_id, "j") if request.job_id else None
+        try:
+            states = frozenset(TaskState(state) for state in request.states)
+        except ValueError:
+            raise InvalidRequest(f"unknown task state among {list(request.states)}") from None
+
+        async def local() -> pb.ListResponse:
+            await self._fresh(request.options, context)
+            page = queries.task_page(self._state(), after=after, limit=size, states=states, job_id=job_id)
+            return pb.ListResponse(
+                tasks=[encode_task(task, brief=True) for task in page.tasks],
+                next_page_token="" if page.next_after is None else f"t{page.next_after}",
+                read=self._view.read_info(request.options.stale),
+            )
+
+        return await self._read("List", request, request.options, context, local)
+
+    @served
+    async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:
+        """Both tables, the nodes and the counts."""
+
+        async def local() -> pb.StatusResponse:
+            await self._fresh(request.options, context)
+            return self._view.response(request.options.stale, min(request.recent_count, MAX_RECENT))
+
+        return await self._read("Status", request, request.options, context, local)
+
+    async def _fresh(self, options: pb.ReadOptions, context: Context) -> None:
+        """Wait until this node's applied state holds everything that was committed before the call."""
+        if not options.stale:
+            await self._node.read_barrier(timeout=remaining_s(context))
+
+    async def _read(
+        self,
+        method: str,
+        request: Request,
+        options: pb.ReadOptions,
+        context: Context,
+        local: Callable[[], Awaitable[Response]],
+    ) -> Response:
+        if options.stale:
+            return await local()
+        return await self._forwarder.leader_or_forward(SERVICE + method, request, context, local)
+
+    def _task(self, task_id: int) -> Task:
+        task = self._state().tasks.get(task_id)
+        if task is None:
+            raise TaskNotFound(f"there is no task t{task_id}", try_="raftctl task list")
+        return task
+
+    # --- streams ------------------------------------------------------------------------------------------------
+
+    @served_stream
+    async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchResponse]:
+        """Changes in log order, from this node's own applied log; a change of leader is told in between."""
+        wanted = _wanted(request)
+        next_index = request.from_index or self._history.next_index
+        leader = self._leader_name()
+        yield pb.WatchResponse(changes=[self._leader_change(leader)], next_index=next_index)
+        while True:
+            page = self._history.page(next_index, WATCH_PAGE)
+            next_index = page.next_index
+            changes = [encode_change(change) for change in page.changes if wanted(change)]
+            if leader != (leader := self._leader_name()):
+                changes.append(self._leader_change(leader))
+            if changes or page.gap:
+                yield pb.WatchResponse(changes=changes, next_index=next_index, gap=page.gap)
+            if not page.changes:
+                await self._more(next_index)
+
+    async def _more(self, next_index: int) -> None:
+        """Wait for a change or for another leader."""
+        waits = {
+            asyncio.ensure_future(self._history.wait(next_index)),
+            asyncio.ensure_future(self._node.leader_changed()),
+        }
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _leader_change(self, leader: str) -> pb.Change:
+        message = f"{leader} leads" if leader else "no leader is known"
+        return pb.Change(
+            index=self._state().applied_index,
+            time_ms=self._clock.wall_ms(),
+            change="leader",
+            node=leader,
+            message=message,
+        )
+
+    @served_stream
+    async def Logs(self, request: pb.LogsRequest, context: Context) -> AsyncIterator[pb.LogsResponse]:
+        """Captured output of one attempt, from the node that keeps it."""
+        async for response in self._logs.read(request, context):
+            yield response
+
+    @served
+    async def Attach(self, request_iterator: AsyncIterator[pb.AttachRequest], context: Context) -> None:
+        """The stream of one executor; see docs/attach.md."""
+        caller = caller_identity(context.invocation_metadata() or ())
+        cut = False
+
+        def end() -> None:
+            nonlocal cut
+            cut = True
+            serving.cancel()
+
+        guard = StreamGuard(self._faults, caller.name, end)
+
+        async def incoming() -> AsyncIterator[AttachUp]:
+            async for request in request_iterator:
+                if guard.lets_in():
+                    yield decode_up(request)
+
+        async def write(message: AttachDown) -> None:
+            if guard.lets_out():
+                await context.write(encode_down(message))
+
+        serving = asyncio.create_task(self._sessions.serve(incoming(), write), name=f"attach {caller.name}")
+        try:
+            await serving
+        except asyncio.CancelledError:
+            if cut:
+                raise Unavailable("the network to this node was cut") from None
+            raise
+        finally:
+            guard.close()
+            serving.cancel()
+
+
+def _wanted(request: pb.WatchRequest) -> Callable[[Changed], bool]:
+    """Whether a watcher asked for a change."""
+    if request.task_id:
+        task_id = parse_id(request.task_id, "t")
+        return lambda change: isinstance(change, TaskChanged) and change.task.id == task_id
+    if request.job_id:
+        job_id = parse_id(request.job_id, "j")
+        return lambda change: (isinstance(change, TaskChanged) and change.task.job_id == job_id) or (
+            isinstance(change, JobChanged) and change.job.id == job_id
+        )
+    return lambda _: True
+
+
+def _cancel(name: str) -> Cancel:
+    if name.startswith("j"):
+        return Cancel(job_id=parse_id(name, "j"), reason="cancelled by request")
+    return Cancel(task_id=parse_id(name, "t"), reason="cancelled by request")
+
+
+def _cancel_reply(name: str, reply: Reply) -> pb.CancelReply:
+    if isinstance(reply, Refused):
+        return pb.CancelReply(id=name, refusal=encode_refusal(reply))
+    if not isinstance(reply, Cancelled):
+        raise TypeError(f"a Cancel was answered by {reply!r}")
+    state = pb.TaskState.ValueType(reply.state or 0)
+    return pb.CancelReply(id=name, state=state, cancelled_count=reply.count)
