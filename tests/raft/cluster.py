@@ -36,7 +36,9 @@ class Cluster:
         self.oracle = Oracle(self.peers)
         for node in configuration.members():
             # Without a seed node n times out after ET + n - 1 ticks: 1 first, and no two together.
-            jitter = (lambda n, node=node: (node - 1) % n) if seed is None else Random(f"{seed}/{node}").randrange
+            jitter = (
+                (lambda n, node=node: (node - 1) % n) if seed is None else Random(f"{seed}/{node}").randrange
+            )
             peer = Peer(
                 node,
                 configuration,

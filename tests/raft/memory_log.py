@@ -39,7 +39,9 @@ class MemoryLog:
     def write(self, entries: Sequence[Entry]) -> None:
         """Replace everything from the first entry's index on."""
         if entries:
-            assert self.first_index <= entries[0].index <= self.last_index + 1, f"{entries[0]} written to {self}"
+            assert self.first_index <= entries[0].index <= self.last_index + 1, (
+                f"{entries[0]} written to {self}"
+            )
             del self.held[entries[0].index - self.first_index :]
             self.held.extend(entries)
 

@@ -38,7 +38,14 @@ class Oracle:
         self._reads: dict[tuple[NodeId, ReadContext], int] = {}
         self._said_terms: dict[NodeId, int] = {}
         self.seen = dict.fromkeys(
-            ("read confirmed", "read dropped", "long tail truncated", "tail in flight truncated", "old term committed"), 0
+            (
+                "read confirmed",
+                "read dropped",
+                "long tail truncated",
+                "tail in flight truncated",
+                "old term committed",
+            ),
+            0,
         )
         """Rare events, counted: a run in which one stayed at zero has tested less than it seems."""
 
@@ -48,7 +55,9 @@ class Oracle:
         self._commits[peer.id] = 0
         self._extend(peer.id, peer.disk.entries.held)
         durable = peer.disk.hard_state.term
-        assert durable >= self._said_terms.get(peer.id, 0), f"TermMonotone: {peer.id} came back in term {durable}"
+        assert durable >= self._said_terms.get(peer.id, 0), (
+            f"TermMonotone: {peer.id} came back in term {durable}"
+        )
         self._reads = {key: floor for key, floor in self._reads.items() if key[0] != peer.id}
 
     def on_ready(self, peer: Peer, ready: Ready) -> None:
@@ -62,7 +71,9 @@ class Oracle:
         for entry in ready.committed_entries:
             content = (entry.term, entry.data)
             known = self._applied.setdefault(entry.index, content)
-            assert known == content, f"SameApply: {peer.id} applies {content} at {entry.index}, another {known}"
+            assert known == content, (
+                f"SameApply: {peer.id} applies {content} at {entry.index}, another {known}"
+            )
         for read in ready.read_states:
             floor = self._reads.pop((peer.id, read.context))
             assert read.index >= floor, f"ReadFresh: {read}, but {floor} was committed when it was asked"
@@ -94,7 +105,9 @@ class Oracle:
             self._commit_rose(peer, before, commit)
 
     def _holds(self, leader: Peer, index: int, term: int) -> None:
-        assert leader.raw.state.log.term(index) == term, f"LeaderComplete: {leader.id} ({leader.term}) lacks {index}@{term}"
+        assert leader.raw.state.log.term(index) == term, (
+            f"LeaderComplete: {leader.id} ({leader.term}) lacks {index}@{term}"
+        )
 
     def _commit_rose(self, leader: Peer, before: int, index: int) -> None:
         log = leader.raw.state.log
@@ -110,7 +123,9 @@ class Oracle:
             for peer in self._peers.values()
             if peer.disk.entries.last_index >= index and peer.disk.entries.term(index) == term
         ]
-        assert has_quorum(leader.configuration, holders), f"QuorumsMeet: {index}@{term} is durable only at {holders}"
+        assert has_quorum(leader.configuration, holders), (
+            f"QuorumsMeet: {index}@{term} is durable only at {holders}"
+        )
         self.seen["old term committed"] += any(log.term(i) != term for i in range(before + 1, index))
         self._committed[term] = (index, term)
         for peer in self._peers.values():
@@ -132,7 +147,9 @@ class Oracle:
                 self._acknowledged(peer, message)
             case AppendEntries():
                 leader = self._leaders[message.term]
-                assert leader == peer.id, f"{peer.id} sends appends of term {message.term}, which {leader} leads"
+                assert leader == peer.id, (
+                    f"{peer.id} sends appends of term {message.term}, which {leader} leads"
+                )
             case _:
                 pass
 
@@ -146,7 +163,9 @@ class Oracle:
 
     def _acknowledged(self, peer: Peer, message: AppendEntriesReply) -> None:
         index, disk = message.match_index, peer.disk.entries
-        assert disk.last_index >= index, f"DurableBeforeSay: {message}, but the disk ends at {disk.last_index}"
+        assert disk.last_index >= index, (
+            f"DurableBeforeSay: {message}, but the disk ends at {disk.last_index}"
+        )
         leader = self._peers[message.receiver]
         if leader.is_up and leader.role is Role.LEADER and leader.term == message.term:
             known = leader.raw.state.log.term(index)

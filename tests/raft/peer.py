@@ -70,7 +70,10 @@ class Peer:
         self.lives += 1
         self.is_up = True
         self.visible = MemoryLog(self.disk.entries.held)
-        self.visible.base_index, self.visible.base_term = self.disk.entries.base_index, self.disk.entries.base_term
+        self.visible.base_index, self.visible.base_term = (
+            self.disk.entries.base_index,
+            self.disk.entries.base_term,
+        )
         self.raw = RawNode(
             self.config,
             self.configuration,

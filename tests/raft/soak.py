@@ -12,7 +12,19 @@ from raftd.raft.types import NodeId, ProposalDropped, Role
 from tests.raft.cluster import Cluster
 from tests.raft.peer import Peer
 
-FAULTS = ("reorder", "drop", "duplicate", "replay", "crash", "cut", "isolate", "slow disk", "unreachable", "stall", "campaign")
+FAULTS = (
+    "reorder",
+    "drop",
+    "duplicate",
+    "replay",
+    "crash",
+    "cut",
+    "isolate",
+    "slow disk",
+    "unreachable",
+    "stall",
+    "campaign",
+)
 REPLAY_COUNT = 50
 NETWORK_LIMIT = 400
 
@@ -52,7 +64,9 @@ class Soak:
         self._calm()
 
     def _step(self) -> None:
-        kind = self.random.choices(("tick", "deliver", "work", "persist", "client", "fault"), (14, 40, 20, 20, 8, 2))[0]
+        kind = self.random.choices(
+            ("tick", "deliver", "work", "persist", "client", "fault"), (14, 40, 20, 20, 8, 2)
+        )[0]
         {
             "tick": self._tick,
             "deliver": self._deliver,
@@ -77,7 +91,9 @@ class Soak:
     def _deliver(self) -> None:
         network, random = self.cluster.network, self.random
         for _ in range(min(len(network), random.randrange(1, 8))):
-            position = random.randrange(len(network)) if "reorder" in self.faults and random.random() < 0.3 else 0
+            position = (
+                random.randrange(len(network)) if "reorder" in self.faults and random.random() < 0.3 else 0
+            )
             message = network[position]
             if len(self.old) < REPLAY_COUNT:
                 self.old.append(message)
@@ -105,7 +121,11 @@ class Soak:
 
     def _persist(self) -> None:
         peer = self._some_peer()
-        if peer is not None and peer.pending and not ("slow disk" in self.faults and self.random.random() < 0.7):
+        if (
+            peer is not None
+            and peer.pending
+            and not ("slow disk" in self.faults and self.random.random() < 0.7)
+        ):
             for _ in range(self.random.randrange(1, len(peer.pending) + 1)):
                 peer.persist()
 
@@ -179,10 +199,11 @@ class Soak:
             leaders = cluster.leaders()
             if len(leaders) == 1 and cluster.logs_agree():
                 break
-        assert len(cluster.leaders()) == 1 and cluster.logs_agree(), f"seed {self.seed} does not heal: {cluster}"
+        assert len(cluster.leaders()) == 1, f"seed {self.seed} does not heal: {cluster}"
+        assert cluster.logs_agree(), f"seed {self.seed} does not heal: {cluster}"
         leader: NodeId = cluster.leaders()[0]
         cluster.propose(leader, b"after")
-        cluster.read(leader, "after".encode())
+        cluster.read(leader, b"after")
         cluster.tick(2 * 3)
         assert cluster.logs_agree(), f"seed {self.seed}: {cluster}"
         assert all(peer.applied[-1].data == b"after" for peer in cluster.peers.values())

@@ -1,5 +1,7 @@
 """Nothing is said before it is durable, nothing durable is forgotten, and late completions attest nothing wrong."""
 
+from typing import Any
+
 import pytest
 
 from raftd.raft.messages import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
@@ -12,14 +14,16 @@ ONE = Configuration((1,))
 THREE = Configuration((1, 2, 3))
 
 
-def slow(node: int = 1, configuration: Configuration = THREE, **kind: object) -> Peer:
+def slow(node: int = 1, configuration: Configuration = THREE, **kind: Any) -> Peer:
     """A peer whose writes complete only when told."""
     peer = Peer(node, configuration, **kind)
     peer.write_through = False
     return peer
 
 
-def append(term: int, prev: int, prev_term: int, *terms: int, commit: int = 0, sender: int = 2) -> AppendEntries:
+def append(
+    term: int, prev: int, prev_term: int, *terms: int, commit: int = 0, sender: int = 2
+) -> AppendEntries:
     entries = tuple(Entry(t, prev + i, EntryType.NORMAL, b"%d" % t) for i, t in enumerate(terms, start=1))
     return AppendEntries(sender, 1, term, prev, prev_term, entries, commit)
 
@@ -45,7 +49,7 @@ def test_a_candidate_counts_its_own_vote_only_when_it_is_durable() -> None:
     peer = slow(pre_vote=False)
     peer.campaign()
     peer.step(RequestVoteReply(2, 1, 1, granted=True), RequestVoteReply(3, 1, 1, granted=True))
-    assert peer.role is Role.CANDIDATE
+    assert peer.raw.status().role is Role.CANDIDATE
     peer.persist()
     assert peer.role is Role.LEADER
 
@@ -56,7 +60,7 @@ def test_an_own_vote_of_an_earlier_term_elects_nobody() -> None:
     peer.tick(20)
     assert len(peer.pending) > 1
     peer.persist()
-    assert peer.role is Role.CANDIDATE
+    assert peer.raw.status().role is Role.CANDIDATE
     while peer.pending:
         peer.persist()
     assert peer.role is Role.LEADER
@@ -82,7 +86,10 @@ def test_a_follower_acknowledges_each_append_when_it_and_all_before_are_durable(
     peer.persist()
     assert [message.match_index for message in peer.sent if isinstance(message, AppendEntriesReply)] == [1]
     peer.persist()
-    assert [message.match_index for message in peer.work() if isinstance(message, AppendEntriesReply)] == [1, 2]
+    assert [message.match_index for message in peer.work() if isinstance(message, AppendEntriesReply)] == [
+        1,
+        2,
+    ]
 
 
 def test_an_acknowledgement_of_old_entries_still_waits_for_its_turn() -> None:
@@ -206,7 +213,9 @@ def test_a_leader_whose_own_disk_stalls_steps_down_in_its_term() -> None:
     cluster = Cluster(3).elect(1)
     cluster[1].write_through = False
     cluster.propose(1, b"x")
-    assert cluster[1].commit == 2  # the others have it: nothing but its own append shows that this disk is dead
+    assert (
+        cluster[1].commit == 2
+    )  # the others have it: nothing but its own append shows that this disk is dead
     cluster.tick(10, only=[1])
     assert cluster[1].role is Role.LEADER
     cluster.tick(1, only=[1])

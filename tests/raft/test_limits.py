@@ -86,7 +86,13 @@ def test_a_ready_hands_out_no_more_to_apply_than_asked_for() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"id": 0}, {"heartbeat_ticks": 0}, {"election_ticks": 2}, {"max_message_bytes": 0}, {"disk_stall_ticks": -1}],
+    [
+        {"id": 0},
+        {"heartbeat_ticks": 0},
+        {"election_ticks": 2},
+        {"max_message_bytes": 0},
+        {"disk_stall_ticks": -1},
+    ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):

@@ -52,9 +52,8 @@ def figure_8(*, in_e: bool) -> Cluster:
 
     With ``in_e`` it brings its own no-op there too, as in (e).
     """
-    one_at_a_time = {"max_message_bytes": 1}
     logs = {node: log_of(1) for node in range(1, 6)}
-    cluster = Cluster(5, logs=logs, check_quorum=False, pre_vote=False, **one_at_a_time)
+    cluster = Cluster(5, logs=logs, check_quorum=False, pre_vote=False, max_message_bytes=1)
     cluster.is_lost = lambda m: isinstance(m, AppendEntries) and m.receiver != 2
     cluster.elect(1)  # (a)
     assert (cluster[1].terms, cluster[2].terms, cluster[3].terms) == ([1, 2], [1, 2], [1])
@@ -66,8 +65,9 @@ def figure_8(*, in_e: bool) -> Cluster:
     cluster.crash(5)
     cluster.restart(1)
     # (c): S1 brings its entry of term 2 to S3, but its own term's no-op only to S2.
-    cluster.is_lost = lambda m: isinstance(m, AppendEntries) and (
-        m.receiver not in (2, 3) or (m.receiver == 3 and not in_e and cluster[3].terms == [1, 2])
+    cluster.is_lost = lambda m: (
+        isinstance(m, AppendEntries)
+        and (m.receiver not in (2, 3) or (m.receiver == 3 and not in_e and cluster[3].terms == [1, 2]))
     )
     for _ in (3, 4):  # S3 and S4 have voted in 3 already
         cluster[1].campaign()

@@ -1,5 +1,7 @@
 """How the log reaches the followers: consistency check, conflicts, probing, streaming, windows (the paper, §5.3)."""
 
+from typing import Any
+
 import pytest
 
 from raftd.raft.messages import AppendEntries, AppendEntriesReply, Message
@@ -16,7 +18,9 @@ def follower(*terms: int, term: int = 2) -> Peer:
     return Peer(1, THREE, log=log_of(*terms), hard_state=HardState(term, 0, 0))
 
 
-def append(prev: tuple[int, int], *terms: int, commit: int = 0, term: int = 9, beat: bool = False) -> AppendEntries:
+def append(
+    prev: tuple[int, int], *terms: int, commit: int = 0, term: int = 9, beat: bool = False
+) -> AppendEntries:
     entries = tuple(Entry(t, prev[0] + i, EntryType.NORMAL, b"%d" % t) for i, t in enumerate(terms, start=1))
     return AppendEntries(2, 1, term, *prev, entries, commit, heartbeat=beat)
 
@@ -28,7 +32,9 @@ def reply_to(peer: Peer, message: AppendEntries) -> AppendEntriesReply:
 
 
 def appends(messages: list[Message], to: int | None = None) -> list[AppendEntries]:
-    return [m for m in messages if isinstance(m, AppendEntries) and not m.heartbeat and to in (None, m.receiver)]
+    return [
+        m for m in messages if isinstance(m, AppendEntries) and not m.heartbeat and to in (None, m.receiver)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +99,7 @@ def test_a_heartbeat_carries_no_more_commit_than_the_follower_has() -> None:
     assert (beats[3].prev_log_index, beats[3].leader_commit) == (1, 1)
 
 
-def leader(*terms: int, **settings: int) -> Peer:
+def leader(*terms: int, **settings: Any) -> Peer:
     """Node 1 leads 1..3 in the term after its log's; nobody has answered yet."""
     cluster = Cluster(3, logs={1: log_of(*terms)}, **settings)
     cluster.is_lost = lambda message: isinstance(message, AppendEntries)
@@ -105,7 +111,7 @@ def leader(*terms: int, **settings: int) -> Peer:
     return peer
 
 
-def streaming_leader(**settings: int) -> Peer:
+def streaming_leader(**settings: Any) -> Peer:
     """As above, and 2 and 3 have acknowledged the no-op."""
     peer = leader(**settings)
     peer.step(*(AppendEntriesReply(node, 1, peer.term, True, match_index=1) for node in (2, 3)))
@@ -155,7 +161,9 @@ def test_the_window_holds_back_the_fourth_message_and_each_acknowledgement_frees
     sent = [len(appends(peer.propose(b"x"), to=2)) for _ in range(5)]
     assert sent == [1, 1, 1, 0, 0]
     one = appends(peer.step(AppendEntriesReply(2, 1, peer.term, True, match_index=2)), to=2)
-    assert [[entry.index for entry in m.entries] for m in one] == [[5, 6]]  # what was held back travels together
+    assert [[entry.index for entry in m.entries] for m in one] == [
+        [5, 6]
+    ]  # what was held back travels together
     assert appends(peer.propose(b"x"), to=2) == []
     more = appends(peer.step(AppendEntriesReply(2, 1, peer.term, True, match_index=4)), to=2)
     assert [[entry.index for entry in m.entries] for m in more] == [[7]]
