@@ -31,7 +31,7 @@ DEFAULT_CLUSTER = "default"
 DEFAULT_TIMEOUT_S = 10.0
 
 _CLUSTER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-_ANY_FILE = frozenset({"render"})  # commands whose -o may also be a file to write
+_ANY_FILE = frozenset({"render", "result"})  # commands whose -o may also be a file to write
 
 
 class OutputFormat(StrEnum):

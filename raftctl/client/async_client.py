@@ -44,6 +44,7 @@ class AsyncClient:
     def __init__(self, endpoints: Endpoints, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._router = Router(endpoints)
         self._timeout_s = timeout_s
+        self.cluster = endpoints.cluster  # its name; empty when only addresses are known
         self._watcher = Watcher(self._router, self._current_status)
         self._transfers = Transfers(self._router)
         self._submitter = Submitter(self.submit_many)
@@ -203,7 +204,9 @@ class AsyncClient:
                 ended = await self._watcher.wait_tasks(ids, self._task_at, on_ended, on_interruption)
         except TimeoutError:
             what = ids[0] if len(ids) == 1 else f"{len(ids)} tasks"
-            raise errors.WaitTimedOut(f"{what} did not end within {timeout_s:g} s") from None
+            raise errors.WaitTimedOut(
+                f"{what} did not end within {timeout_s:g} s", f"raftctl task wait {ids[0]}"
+            ) from None
         return [ended[task_id] for task_id in ids]
 
     async def wait_job(
@@ -223,7 +226,9 @@ class AsyncClient:
             async with asyncio.timeout(timeout_s):
                 return await self._watcher.wait_job(job_id, lambda: self._job_at(job_id), on_progress)
         except TimeoutError:
-            raise errors.WaitTimedOut(f"{job_id} did not end within {timeout_s:g} s") from None
+            raise errors.WaitTimedOut(
+                f"{job_id} did not end within {timeout_s:g} s", f"raftctl job wait {job_id}"
+            ) from None
 
     async def result(self, task: m.Task | str, *, timeout_s: float | None = None) -> bytes:
         """The bytes of a task's result, inline or from the blob store; waits for the task to end.
@@ -281,6 +286,28 @@ class AsyncClient:
     async def node_infos(self, *, timeout_s: float = overview.NODE_ANSWERS_S) -> dict[str, m.NodeInfo]:
         """The same of every node that answers, by name."""
         return (await overview.node_infos(self._router, timeout_s))[0]
+
+    async def everybody(
+        self, *, timeout_s: float = overview.NODE_ANSWERS_S
+    ) -> tuple[dict[str, m.NodeInfo], tuple[str, ...]]:
+        """What every node says about itself, by name, and the names of those that do not answer.
+
+        Raises:
+            NodeUnreachable: nobody answers.
+        """
+        infos, silent = await overview.node_infos(self._router, timeout_s)
+        if not infos:
+            raise overview.nobody_answers(self._router)
+        strangers = [
+            member
+            for member in await overview.members(self._router, timeout_s)
+            if member.address not in self._router.addresses
+        ]
+        if strangers:
+            for member in strangers:
+                self._router.learn(member.name, member.address)
+            infos, silent = await overview.node_infos(self._router, timeout_s)
+        return infos, silent
 
     async def members(self) -> tuple[m.Member, ...]:
         """The configuration."""
