@@ -6,7 +6,7 @@ messages share (tokens, blob references, ids as people write them).
 
 from __future__ import annotations
 
-from raftd.errors import InvalidRequest
+from raftd.errors import InvalidRequest, UnknownFormat
 from raftd.pb import scheduler_pb2 as pb
 from raftd.scheduler.attach import (
     Assignment,
@@ -24,6 +24,20 @@ from raftd.scheduler.model import AttemptOutcome, BlobRef, FencingToken, StopRea
 
 _STOP_WORDS = {StopReason.CANCELLED: "cancelled", StopReason.TIMED_OUT: "timed_out"}
 _STOP_REASONS = {word: reason for reason, word in _STOP_WORDS.items()}
+
+
+def _stop_reason(word: str) -> StopReason:
+    try:
+        return _STOP_REASONS[word]
+    except KeyError:
+        raise UnknownFormat(f"an attempt is to stop for the unknown reason {word!r}") from None
+
+
+def _outcome(number: int) -> AttemptOutcome:
+    try:
+        return AttemptOutcome(number)
+    except ValueError:
+        raise UnknownFormat(f"an attempt ended with the unknown outcome {number}") from None
 
 
 def task_name(task_id: int) -> str:
@@ -94,7 +108,12 @@ def encode_up(message: AttachUp) -> pb.AttachRequest:
 
 
 def decode_up(message: pb.AttachRequest) -> AttachUp:
-    """What an executor says, as the leader acts on it."""
+    """What an executor says, as the leader acts on it.
+
+    Raises:
+        UnknownFormat: it uses a value of a newer version.
+        InvalidRequest: an id in it is none.
+    """
     return AttachUp(
         hello=_decode_hello(message.hello) if message.HasField("hello") else None,
         heartbeat=_decode_heartbeat(message.heartbeat) if message.HasField("heartbeat") else None,
@@ -116,13 +135,16 @@ def encode_down(message: AttachDown) -> pb.AttachResponse:
         ),
         renewal=None if message.renewal is None else pb.Renewal(sequence=message.renewal.sequence),
         start=[_encode_assignment(assignment) for assignment in message.start],
-        stop=[pb.Stop(fencing_token=encode_token(stop.token), reason=_STOP_WORDS[stop.reason]) for stop in message.stop],
+        stop=[
+            pb.Stop(fencing_token=encode_token(stop.token), reason=_STOP_WORDS[stop.reason])
+            for stop in message.stop
+        ],
         recorded=[encode_token(token) for token in message.recorded],
     )
 
 
 def decode_down(message: pb.AttachResponse) -> AttachDown:
-    """What the leader says, as the executor acts on it."""
+    """What the leader says, as the executor acts on it; raises as ``decode_up`` does."""
     return AttachDown(
         welcome=Welcome(
             message.welcome.lease_ms,
@@ -134,7 +156,9 @@ def decode_down(message: pb.AttachResponse) -> AttachDown:
         else None,
         renewal=Renewal(message.renewal.sequence) if message.HasField("renewal") else None,
         start=tuple(_decode_assignment(assignment) for assignment in message.start),
-        stop=tuple(Stop(decode_token(stop.fencing_token), _STOP_REASONS[stop.reason]) for stop in message.stop),
+        stop=tuple(
+            Stop(decode_token(stop.fencing_token), _stop_reason(stop.reason)) for stop in message.stop
+        ),
         recorded=tuple(decode_token(token) for token in message.recorded),
     )
 
@@ -184,7 +208,9 @@ def _encode_heartbeat(heartbeat: Heartbeat) -> pb.Heartbeat:
 def _decode_heartbeat(heartbeat: pb.Heartbeat) -> Heartbeat:
     return Heartbeat(
         heartbeat.sequence,
-        tuple(AttemptProgress(decode_token(p.fencing_token), p.fraction, p.message) for p in heartbeat.progress),
+        tuple(
+            AttemptProgress(decode_token(p.fencing_token), p.fraction, p.message) for p in heartbeat.progress
+        ),
     )
 
 
@@ -207,7 +233,7 @@ def _decode_ended(ended: pb.AttemptEnded) -> AttemptEnded:
         task_id=parse_id(ended.task_id, "t"),
         attempt=ended.attempt,
         token=decode_token(ended.fencing_token),
-        outcome=AttemptOutcome(ended.outcome),
+        outcome=_outcome(ended.outcome),
         reason=ended.reason,
         result=decode_result(ended.result),
         blob_holders=tuple(ended.blob_holders),
@@ -247,5 +273,5 @@ def _decode_assignment(assignment: pb.Assignment) -> Assignment:
         run_timeout_ms=assignment.run_timeout_ms,
         array_index=assignment.array_index if assignment.HasField("array_index") else None,
         job_id=parse_id(assignment.job_id, "j") if assignment.job_id else None,
-        stop=_STOP_REASONS[assignment.stop_reason] if assignment.stopping else None,
+        stop=_stop_reason(assignment.stop_reason) if assignment.stopping else None,
     )

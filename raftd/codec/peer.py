@@ -16,7 +16,9 @@ from raftd.raft.types import Entry, EntryType, NodeId
 
 def encode_entry(entry: Entry) -> pb.LogEntry:
     """One log entry as it travels."""
-    return pb.LogEntry(term=entry.term, index=entry.index, type=pb.EntryType.ValueType(entry.type), data=entry.data)
+    return pb.LogEntry(
+        term=entry.term, index=entry.index, type=pb.EntryType.ValueType(entry.type), data=entry.data
+    )
 
 
 def decode_entry(entry: pb.LogEntry) -> Entry:
@@ -113,12 +115,20 @@ def decode_message(message: pb.PeerMessage, sender: NodeId, receiver: NodeId) ->
     if kind == "request_vote":
         vote = message.request_vote
         return RequestVote(
-            sender, receiver, message.term, vote.last_log_index, vote.last_log_term, vote.pre_vote, vote.transfer
+            sender,
+            receiver,
+            message.term,
+            vote.last_log_index,
+            vote.last_log_term,
+            vote.pre_vote,
+            vote.transfer,
         )
     if kind == "request_vote_reply":
         answer = message.request_vote_reply
         return RequestVoteReply(sender, receiver, message.term, answer.granted, answer.pre_vote)
-    raise UnknownFormat(f"a peer sent the message {kind or 'of an unknown kind'}, which this version does not know")
+    raise UnknownFormat(
+        f"a peer sent the message {kind or 'of an unknown kind'}, which this version does not know"
+    )
 
 
 def message_bytes(message: Message) -> int:

@@ -26,9 +26,9 @@ class GrpcAttachStream:
         self._remote = remote
         self._cancelled = False
         channel = caller.channel(Purpose.ATTACH, remote.address)
-        self._call: grpc.aio.StreamStreamCall[pb.AttachRequest, pb.AttachResponse] = SchedulerStub(channel).Attach(
-            metadata=caller.metadata(remote)
-        )
+        self._call: grpc.aio.StreamStreamCall[pb.AttachRequest, pb.AttachResponse] = SchedulerStub(
+            channel
+        ).Attach(metadata=caller.metadata(remote))
         self._guard = StreamGuard(caller.faults, remote.name, self._cancel)
 
     async def send(self, message: AttachUp) -> None:
@@ -43,8 +43,12 @@ class GrpcAttachStream:
             await self._call.write(encode_up(message))
         except grpc.aio.AioRpcError as error:
             raise call_failed(error).error() from None
-        except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
-            raise PeerUnreachable(f"the stream to {self._remote.name} is closed: {error}") from None
+        except (grpc.aio.UsageError, asyncio.InvalidStateError):
+            raise self._closed() from None
+        except asyncio.CancelledError:
+            if self._call_was_cancelled():
+                raise self._closed() from None
+            raise
 
     async def receive(self) -> AttachDown | None:
         """The next message; None when the stream has ended.
@@ -58,19 +62,16 @@ class GrpcAttachStream:
             except grpc.aio.AioRpcError as error:
                 raise call_failed(error).error() from None
             except asyncio.CancelledError:
-                # gRPC raises this in the reader when the *call* was cancelled; only a cancelled task may see it.
-                task = asyncio.current_task()
-                if self._cancelled and not (task is not None and task.cancelling()):
+                if self._call_was_cancelled():
                     return None
                 raise
             if not isinstance(response, pb.AttachResponse):
-                await self._raise_status()
                 return None
             if self._guard.lets_in():
                 return decode_down(response)
 
     async def close(self) -> None:
-        """End the stream."""
+        """End the stream; may be called twice."""
         self._guard.close()
         self._cancel()
 
@@ -78,14 +79,13 @@ class GrpcAttachStream:
         self._cancelled = True
         self._call.cancel()
 
-    async def _raise_status(self) -> None:
-        """After the end of the stream: its status, if that is a failure."""
-        code = await self._call.code()
-        if code is not grpc.StatusCode.OK and not self._cancelled:
-            error = grpc.aio.AioRpcError(
-                code, await self._call.initial_metadata(), await self._call.trailing_metadata(), await self._call.details()
-            )
-            raise call_failed(error).error()
+    def _call_was_cancelled(self) -> bool:
+        """gRPC raises CancelledError in whoever uses a *call* that was cancelled; only a cancelled task may see it."""
+        task = asyncio.current_task()
+        return self._cancelled and not (task is not None and task.cancelling())
+
+    def _closed(self) -> PeerUnreachable:
+        return PeerUnreachable(f"the stream to {self._remote.name} is closed")
 
 
 class GrpcAttachTransport:

@@ -17,6 +17,9 @@ MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 RECONNECT_MAX_MS = 500
 """gRPC's own default of 120 s would leave a healed peer alone for minutes."""
 
+CONNECT_TIMEOUT_MS = 2_000
+"""Of one attempt to connect. gRPC's own least is 100 ms, which a busy machine can miss again and again."""
+
 FROM_NAME = "raftd-from"
 FROM_STORE = "raftd-from-store"
 TO_STORE = "raftd-to-store"
@@ -100,8 +103,9 @@ def channel_options() -> list[tuple[str, int | str]]:
     return [
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.initial_reconnect_backoff_ms", 50),
-        ("grpc.min_reconnect_backoff_ms", 50),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        # Named for what it was once; in gRPC's core it is the timeout of an attempt, and no pause.
+        ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),
         ("grpc.max_reconnect_backoff_ms", RECONNECT_MAX_MS),
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),

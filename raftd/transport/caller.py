@@ -6,20 +6,37 @@ into the error tree. Messages pass as bytes where this node only hands them on.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from enum import StrEnum
 
 import grpc
 
-from raftd.errors import PeerUnreachable, RaftdError, from_code
-from raftd.transport.base import LocalNode, Metadata, RemoteNode, call_metadata, open_channel
+from raftd.errors import (
+    DeadlinePassed,
+    NotLeader,
+    PayloadTooLarge,
+    PeerUnreachable,
+    RaftdError,
+    UnknownFormat,
+    from_code,
+)
+from raftd.transport.base import (
+    CONNECT_TIMEOUT_MS,
+    LocalNode,
+    Metadata,
+    RemoteNode,
+    call_metadata,
+    open_channel,
+)
 from raftd.transport.faults import FaultTable
 
 ERROR_KEY = "raftd-error"
 TRY_KEY = "raftd-try"
 LEADER_KEY = "raftd-leader"
 FORWARDED_KEY = "raftd-forwarded"
+
+CONNECT_TIMEOUT_S = CONNECT_TIMEOUT_MS / 1000
 
 
 class Purpose(StrEnum):
@@ -31,26 +48,46 @@ class Purpose(StrEnum):
     ATTACH = "attach"
 
 
-@dataclass(frozen=True, slots=True)
-class CallFailed(Exception):
-    """A call to another node failed with this status; it can be passed on as it is."""
+_UNSAID: dict[grpc.StatusCode, type[RaftdError]] = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlinePassed,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: PayloadTooLarge,
+    grpc.StatusCode.UNIMPLEMENTED: UnknownFormat,
+}
+"""What statuses mean that gRPC made up by itself; all others: the node was not reached, or was lost meanwhile."""
 
-    code: grpc.StatusCode
-    details: str
-    trailing: Metadata
+
+class CallFailed(Exception):
+    """A call to another node failed with this status; it can be passed on as it is.
+
+    Attributes:
+        code: the status.
+        details: its message.
+        trailing: the other node's own trailing metadata; empty where the failure is gRPC's.
+    """
+
+    def __init__(self, code: grpc.StatusCode, details: str, trailing: Metadata = ()) -> None:
+        super().__init__(f"{code.name}: {details}")
+        self.code = code
+        self.details = details
+        self.trailing = trailing
 
     def error(self) -> RaftdError:
         """The typed error that the other node meant."""
         pairs = dict(self.trailing)
-        if ERROR_KEY in pairs:
-            return from_code(pairs[ERROR_KEY], self.details, pairs.get(TRY_KEY, ""))
-        return PeerUnreachable(self.details or self.code.name)
+        if ERROR_KEY not in pairs:
+            return _UNSAID.get(self.code, PeerUnreachable)(self.details or self.code.name)
+        error = from_code(pairs[ERROR_KEY], self.details, pairs.get(TRY_KEY, ""))
+        if isinstance(error, NotLeader):
+            error.leader, _, error.address = pairs.get(LEADER_KEY, "").partition("=")
+        return error
 
 
 def call_failed(error: grpc.aio.AioRpcError) -> CallFailed:
     """The same failure as plain data, with only our own trailing metadata."""
     trailing = tuple(
-        (str(key), str(value)) for key, value in error.trailing_metadata() if str(key).startswith("raftd-")
+        (str(key), str(value))
+        for key, value in error.trailing_metadata() or ()
+        if str(key).startswith("raftd-")
     )
     return CallFailed(error.code(), error.details() or "", trailing)
 
@@ -96,7 +133,36 @@ class Caller:
             PeerUnreachable: either direction is cut: the request or its answer would be lost.
         """
         if self._faults.drops_to(remote.name) or self._faults.drops_from(remote.name):
-            raise PeerUnreachable(f"{self._local.name} cannot reach {remote.name}: the network between them is cut")
+            raise PeerUnreachable(
+                f"{self._local.name} cannot reach {remote.name}: the network between them is cut"
+            )
+
+    async def connect(self, remote: RemoteNode, purpose: Purpose, timeout: float) -> grpc.aio.Channel:
+        """The channel to a node, connected.
+
+        A call on a connected channel that fails may have been carried out; one whose channel could not be connected
+        was not. Without this step the two could not be told apart.
+
+        Raises:
+            PeerUnreachable: an injected cut stands between, or nobody answers there; nothing was sent.
+        """
+        self.check(remote)
+        channel = self.channel(purpose, remote.address)
+        try:
+            async with asyncio.timeout(min(timeout, CONNECT_TIMEOUT_S)):
+                while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+                    if state in (
+                        grpc.ChannelConnectivity.TRANSIENT_FAILURE,
+                        grpc.ChannelConnectivity.SHUTDOWN,
+                    ):
+                        raise self._unreachable(remote)
+                    await channel.wait_for_state_change(state)
+        except (TimeoutError, grpc.aio.UsageError):
+            raise self._unreachable(remote) from None
+        return channel
+
+    def _unreachable(self, remote: RemoteNode) -> PeerUnreachable:
+        return PeerUnreachable(f"{self._local.name} cannot reach {remote.name} at {remote.address}")
 
     async def unary(self, remote: RemoteNode, method: str, request: bytes, timeout: float) -> bytes:
         """Forward one call.
@@ -108,36 +174,49 @@ class Caller:
             timeout: seconds.
 
         Raises:
-            PeerUnreachable: an injected cut stands between.
-            CallFailed: the other node refused, or was not reached in time.
+            PeerUnreachable: the node was not reached; nothing was sent.
+            CallFailed: the other node refused, or was lost, or did not answer in time. An injected cut that came
+                meanwhile is one of these, for the request has left.
         """
-        self.check(remote)
-        call = self.channel(Purpose.FORWARD, remote.address).unary_unary(method)
+        channel = await self.connect(remote, Purpose.FORWARD, timeout)
+        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
         try:
-            response: bytes = await call(
+            response = await ask(
                 request, timeout=timeout, metadata=self.metadata(remote, (FORWARDED_KEY, self._local.name))
             )
         except grpc.aio.AioRpcError as error:
             raise call_failed(error) from None
-        self.check(remote)
+        except grpc.aio.UsageError as error:
+            raise CallFailed(grpc.StatusCode.CANCELLED, str(error)) from None
+        self._check_answer(remote)
         return response
 
     async def stream(
         self, remote: RemoteNode, method: str, request: bytes, purpose: Purpose, timeout: float | None
     ) -> AsyncIterator[bytes]:
-        """Forward one call that is answered by a stream; raises as ``unary`` does."""
-        self.check(remote)
-        call = self.channel(purpose, remote.address).unary_stream(method)(
+        """Forward one call that is answered by a stream; raises as ``unary`` does. A cut ends it."""
+        channel = await self.connect(remote, purpose, CONNECT_TIMEOUT_S if timeout is None else timeout)
+        ask: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(method)
+        call = ask(
             request, timeout=timeout, metadata=self.metadata(remote, (FORWARDED_KEY, self._local.name))
         )
         try:
             async for response in call:
-                self.check(remote)
+                self._check_answer(remote)
                 yield response
         except grpc.aio.AioRpcError as error:
             raise call_failed(error) from None
         finally:
             call.cancel()
+
+    def _check_answer(self, remote: RemoteNode) -> None:
+        """An answer that comes over a cut is lost, but the request was not: that is no ``PeerUnreachable``."""
+        try:
+            self.check(remote)
+        except PeerUnreachable as error:
+            raise CallFailed(
+                grpc.StatusCode.UNAVAILABLE, error.message, ((ERROR_KEY, PeerUnreachable.code),)
+            ) from None
 
     async def close(self) -> None:
         """Close every channel."""

@@ -20,6 +20,13 @@ Cut = tuple[str, str]
 _FORMAT = 1
 
 
+class _Listener:
+    """One subscription: equal only to itself, so that the same function may be subscribed twice."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+
+
 class FaultTable:
     """The cuts that this node acts on.
 
@@ -37,7 +44,7 @@ class FaultTable:
         self._file = file
         self._enabled = enabled
         self._cuts: frozenset[Cut] = _load(file) if enabled else frozenset()
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: dict[_Listener, None] = {}
 
     @property
     def enabled(self) -> bool:
@@ -58,9 +65,14 @@ class FaultTable:
         return (peer, self._local) in self._cuts
 
     def on_change(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener`` after every change; returns what ends that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        """Call ``listener`` after every change; returns what ends that, and may be called twice."""
+        entry = _Listener(listener)
+        self._listeners[entry] = None
+
+        def stop() -> None:
+            self._listeners.pop(entry, None)
+
+        return stop
 
     def change(self, add: Iterable[Cut], remove: Iterable[Cut], heal: bool) -> None:
         """Set and lift cuts, durably, then tell the listeners.
@@ -83,8 +95,9 @@ class FaultTable:
         if cuts != self._cuts:
             _store(self._file, cuts)
             self._cuts = cuts
-            for listener in tuple(self._listeners):
-                listener()
+            for entry in tuple(self._listeners):
+                if entry in self._listeners:
+                    entry.call()
 
 
 def _load(file: Path) -> frozenset[Cut]:
@@ -93,10 +106,17 @@ def _load(file: Path) -> frozenset[Cut]:
     except FileNotFoundError:
         return frozenset()
     except (OSError, ValueError) as error:
-        raise StorageError(f"cannot read the injected faults in {file}: {error}", try_=f"remove {file}") from None
-    if not isinstance(document, dict) or document.get("format") != _FORMAT:
+        raise StorageError(
+            f"cannot read the injected faults in {file}: {error}", try_=f"remove {file}"
+        ) from None
+    cuts = document.get("cuts") if isinstance(document, dict) and document.get("format") == _FORMAT else None
+    if not isinstance(cuts, list) or not all(_is_cut(cut) for cut in cuts):
         raise StorageError(f"{file} is not a fault table that this version knows", try_=f"remove {file}")
-    return frozenset((str(source), str(target)) for source, target in document["cuts"])
+    return frozenset((source, target) for source, target in cuts)
+
+
+def _is_cut(cut: object) -> bool:
+    return isinstance(cut, list) and len(cut) == 2 and all(isinstance(name, str) for name in cut)
 
 
 def _store(file: Path, cuts: frozenset[Cut]) -> None:

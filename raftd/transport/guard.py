@@ -40,9 +40,10 @@ class StreamGuard:
         return not self._swallowed
 
     def close(self) -> None:
-        """The stream is over."""
+        """The stream is over; may be called twice."""
         self._unsubscribe()
 
     def _on_change(self) -> None:
         if self._swallowed and not (self._faults.drops_to(self._peer) or self._faults.drops_from(self._peer)):
+            self._unsubscribe()
             self._end()

@@ -54,7 +54,11 @@ class Network:
         for store_id, remote in wanted.items():
             if store_id not in self._senders:
                 self._senders[store_id] = PeerSender(
-                    self._local, self._incarnation, remote, self._faults, lambda peer: self.on_unreachable(peer)
+                    self._local,
+                    self._incarnation,
+                    remote,
+                    self._faults,
+                    self._unreachable,
                 )
 
     def send(self, messages: Iterable[Message]) -> None:
@@ -63,6 +67,10 @@ class Network:
             sender = self._senders.get(message.receiver)
             if sender is not None:
                 sender.send(message)
+
+    def _unreachable(self, store_id: NodeId) -> None:
+        # Looked up at the call: the node that listens is made after the network.
+        self.on_unreachable(store_id)
 
     async def close(self) -> None:
         """End every stream."""

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from typing import TypeAlias
 
 import grpc
 
@@ -27,6 +28,14 @@ BATCH_BYTES = 1024 * 1024
 QUEUE_BYTES = 32 * 1024 * 1024
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 0.5
+
+_TRANSIENT = frozenset({grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+"""Ends of a stream after which the next one may be better; all others refuse this node for what it is or sent."""
+
+_CONNECTION_LOST = "connection lost"
+"""Stands for all of gRPC's wordings of it, so that they are not logged in turn."""
+
+StreamCall: TypeAlias = "grpc.aio.StreamUnaryCall[pb.PeerBatch, pb.StreamClosed]"
 
 
 class PeerSender:
@@ -64,7 +73,7 @@ class PeerSender:
         self._queued_bytes = 0
         self._wake = asyncio.Event()
         self._connected = False
-        self._refusal = ""
+        self._last_end: tuple[grpc.StatusCode, str] | None = None
         self._task = asyncio.create_task(self._run(), name=f"peer {remote.name}")
 
     @property
@@ -100,63 +109,77 @@ class PeerSender:
             await self._wake.wait()
             channel = open_channel(self._remote.address)
             try:
-                sent = await self._stream(channel)
-                backoff = BACKOFF_FIRST_S if sent else min(2 * backoff, BACKOFF_MAX_S)
+                accepted = await self._stream(channel)
             finally:
                 self._connected = False
                 await channel.close()
+            backoff = BACKOFF_FIRST_S if accepted else min(2 * backoff, BACKOFF_MAX_S)
             self._clear()
             self._on_unreachable(self._remote.store_id)
             await asyncio.sleep(backoff)
 
     async def _stream(self, channel: grpc.aio.Channel) -> bool:
-        """Send until the stream fails; True if anything went out on it."""
-        call = ConsensusStub(channel).Stream(metadata=call_metadata(self._local, self._remote))
-        sent = False
+        """Send until the stream ends; False if it was never accepted, or was refused for what this node is."""
+        call: StreamCall = ConsensusStub(channel).Stream(metadata=call_metadata(self._local, self._remote))
+        accepted = False
         try:
-            await call.wait_for_connection()
-            self._connected = True
-            if self._refusal:
-                log.info("connected to %s at %s", self._remote.name, self._remote.address)
-                self._refusal = ""
-            ended = asyncio.ensure_future(call.code())
-            ended.add_done_callback(lambda _: self._wake.set())
-            try:
-                while not ended.done():
-                    await self._wake.wait()
-                    while self._queue and not ended.done():
-                        await call.write(encode_batch(self._header, self._take()))
-                        sent = True
-                    if not self._queue and not ended.done():
-                        self._wake.clear()
-                self._note(f"{(await call.code()).name}: {await call.details()}")
-            finally:
-                ended.cancel()
+            # The peer sends these when it takes the stream: nothing is written to one that only lets us connect.
+            await call.initial_metadata()
+            if not call.done():
+                accepted = True
+                self._note_accepted()
+                await self._write_until_ended(call)
+            code, details = await call.code(), await call.details()
         except grpc.aio.AioRpcError as error:
-            self._note(f"{error.code().name}: {error.details()}")
+            code, details = error.code(), error.details() or ""
         except asyncio.InvalidStateError:
-            self._note(f"{(await call.code()).name}: {await call.details()}")
+            # The stream ended between our look at it and the write.
+            code, details = await call.code(), await call.details()
         finally:
             call.cancel()
-        return sent
+        self._note_ended(code, details)
+        return accepted and code in _TRANSIENT
+
+    async def _write_until_ended(self, call: StreamCall) -> None:
+        ended = asyncio.ensure_future(call.code())
+        ended.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not ended.done():
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue and not ended.done():
+                    if batch := self._take():
+                        await call.write(encode_batch(self._header, batch))
+        finally:
+            ended.cancel()
 
     def _take(self) -> list[Message]:
-        """The next batch: at least one message, at most about 1 MiB."""
+        """The next batch: at least one message, at most about 1 MiB; nothing of it where a cut has come meanwhile."""
         batch = [self._queue.popleft()]
         size = message_bytes(batch[0])
         while self._queue and size + (more := message_bytes(self._queue[0])) <= BATCH_BYTES:
             batch.append(self._queue.popleft())
             size += more
         self._queued_bytes -= size
-        return [message for message in batch if not self._faults.drops_to(self._remote.name)]
+        return [] if self._faults.drops_to(self._remote.name) else batch
 
     def _clear(self) -> None:
         self._queue.clear()
         self._queued_bytes = 0
         self._wake.clear()
 
-    def _note(self, refusal: str) -> None:
-        """Say once, not at every attempt, why the peer cannot be reached."""
-        if refusal != self._refusal:
-            self._refusal = refusal
-            log.warning("no stream to %s at %s: %s", self._remote.name, self._remote.address, refusal)
+    def _note_accepted(self) -> None:
+        self._connected = True
+        # After a refusal nothing has been gained yet: the same refusal would follow, and be logged, again and again.
+        if self._last_end is not None and self._last_end[0] in _TRANSIENT:
+            log.info("connected to %s at %s", self._remote.name, self._remote.address)
+            self._last_end = None
+
+    def _note_ended(self, code: grpc.StatusCode, details: str) -> None:
+        """Say once, not at every attempt, why there is no stream."""
+        reason = _CONNECTION_LOST if code is grpc.StatusCode.UNAVAILABLE else details
+        if self._last_end != (code, reason):
+            self._last_end = (code, reason)
+            log.warning(
+                "no stream to %s at %s: %s: %s", self._remote.name, self._remote.address, code.name, details
+            )
