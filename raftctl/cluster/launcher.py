@@ -150,6 +150,11 @@ class Launcher:
                 raise Conflict(self.name, differences)
             return self._converge(record, wait, deadline, keep_on_failure)
 
+    def preview(self, request: UpRequest) -> ClusterRecord:
+        """The cluster that `up` would make, were it made now: its ports and ids are examples."""
+        size = DEFAULT_SIZE if request.size is None else request.size
+        return self._new_record(size, request.options())
+
     def start(self, *, wait: bool, timeout_s: float) -> UpOutcome:
         """Starts every node that is down. Raises CliError (exit code 3) when there is no such cluster, and as `up`."""
         deadline = time.monotonic() + timeout_s

@@ -4,6 +4,8 @@ A node is a detached process: a session of its own, closed stdin, output to file
 its terminal. Nothing here decides which nodes should run, or waits for them.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import subprocess
@@ -13,15 +15,14 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
-
-from plumbum import local
-from plumbum.commands.base import BaseCommand
-from plumbum.commands.processes import ProcessTimedOut
+from typing import TYPE_CHECKING, cast
 
 from raftctl.cluster.layout import ClusterDirectory, ClusterRecord, NodeRecord
 from raftctl.cluster.process import ProcessIdentity, identify
 from raftctl.errors import CliError
+
+if TYPE_CHECKING:
+    from plumbum.commands.base import BaseCommand
 
 MARK_VARIABLE = "RAFTCTL_NODE"
 INIT_TIMEOUT_S = 60.0
@@ -45,7 +46,7 @@ class StartedNode:
 
     name: str
     identity: ProcessIdentity
-    process: "subprocess.Popen[bytes]"
+    process: subprocess.Popen[bytes]
 
     def exit_code(self) -> int | None:
         """What it exited with (negative: the signal), or None while it runs."""
@@ -66,6 +67,8 @@ class RaftdCommand:
     prefix: tuple[str, ...] = (sys.executable, "-m", "raftd")
 
     def _bound(self, arguments: Sequence[str]) -> BaseCommand:
+        from plumbum import local  # a tenth of a second, which only who starts nodes shall wait
+
         # plumbum adds to its own copy of the environment and never takes away: what must go, goes there.
         for name in [name for name in local.env.getdict() if name.startswith(_NOT_INHERITED)]:
             del local.env[name]
@@ -77,7 +80,7 @@ class RaftdCommand:
     ) -> list[str]:
         """``raftd init``: every founding node gets the same list of members."""
         members = [f"--member={one.name}={one.store_id}@{one.address}" for one in record.nodes]
-        identity = [f"--name={node.name}", f"--cluster-id={record.cluster_id}", f"--store-id={node.store_id}"]
+        identity = [f"--name={node.name}", f"--cluster-id={record.cluster_id}"]
         return ["init", f"--data-dir={directory.data(node.name)}", *identity, *members]
 
     def run_arguments(
@@ -104,6 +107,8 @@ class RaftdCommand:
 
     def init(self, directory: ClusterDirectory, record: ClusterRecord, node: NodeRecord) -> None:
         """Makes a node's data directory. Raises StartFailed with what ``raftd init`` said."""
+        from plumbum.commands.processes import ProcessTimedOut
+
         command = self._bound(self.init_arguments(directory, record, node))
         try:
             code, _, said = command.run(
