@@ -50,26 +50,17 @@ class Invocation:
 
     cluster: str | None = None
     address: str | None = None
-    output: str | None = None
+    format: OutputFormat = OutputFormat.TABLE
+    output_file: Path | None = None  # what ``-o`` named, for the commands that write a file
     quiet: bool = False
     verbose: bool = False
     timeout_ms: int | None = None
     no_color: bool = False
 
     @property
-    def format(self) -> OutputFormat:
-        """The output format; TABLE when none was asked for, or when ``-o`` named a file."""
-        return OutputFormat(self.output) if self.output in set(OutputFormat) else OutputFormat.TABLE
-
-    @property
     def machine(self) -> bool:
         """Whether stdout must hold data for a program and nothing else."""
         return self.format in (OutputFormat.JSON, OutputFormat.YAML, OutputFormat.NAME)
-
-    @property
-    def output_file(self) -> Path | None:
-        """The file that ``-o`` named, for the commands that write one."""
-        return None if self.output is None or self.output in set(OutputFormat) else Path(self.output)
 
     def timeout_s(self, default_s: float = DEFAULT_TIMEOUT_S) -> float:
         """Seconds that this command may block."""
@@ -143,15 +134,19 @@ def _in_use_file() -> Path:
 
 def _keep(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
     """Remembers an option that was given; a command that was not given it leaves the outer one standing."""
-    if value in (None, False) or ctx.resilient_parsing:
+    if not value or ctx.resilient_parsing:
         return value
     kept = invocation(ctx)
     if param.name == "timeout":
         kept.timeout_ms = parse_duration_ms(value)
     elif param.name == "output":
-        if value not in set(OutputFormat) and ctx.info_name not in _ANY_FILE:
-            raise UsageError(f"-o {value} is no output format", "-o table, wide, json, yaml or name")
-        kept.output = value
+        for word in value:
+            if word in set(OutputFormat):
+                kept.format = OutputFormat(word)
+            elif ctx.info_name in _ANY_FILE:
+                kept.output_file = Path(word)
+            else:
+                raise UsageError(f"-o {word} is no output format", "-o table, wide, json, yaml or name")
     elif param.name is not None:
         setattr(kept, param.name, value)
     if param.name == "no_color":
@@ -180,7 +175,7 @@ def _declare_options(
         _option("--address", metavar="HOST:PORT,...", help="Ask these nodes, whatever cluster they are of."),
     ] = None,
     output: Annotated[
-        str | None, _option("--output", "-o", metavar="FORMAT", help="table, wide, json, yaml or name.")
+        list[str] | None, _option("--output", "-o", metavar="FORMAT", help="table, wide, json, yaml or name.")
     ] = None,
     quiet: Annotated[bool, _option("--quiet", "-q", help="Say only what was asked for.")] = False,
     verbose: Annotated[

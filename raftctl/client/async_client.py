@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -32,6 +34,7 @@ Res = TypeVar("Res")
 
 DEFAULT_TIMEOUT_S = 10.0
 PAGE_COUNT = 500
+READS_AT_ONCE = 16
 
 
 class AsyncClient:
@@ -115,6 +118,21 @@ class AsyncClient:
         answer = await self._call(lambda s: s.scheduler.Get, request)
         return wire.task(answer.task), answer.read.applied_index
 
+    async def _tasks_at(self, job_id: str, task_ids: Sequence[str]) -> tuple[list[m.Task], int]:
+        """Many tasks, of one job if it is given, and an index that none of the answers is older than."""
+        if job_id:
+            pages = self._pages([], job_id, None, stale=False)
+            answers = [(tasks, index) async for tasks, index in pages]
+            return [task for tasks, _ in answers for task in tasks], min(index for _, index in answers)
+        limit = asyncio.Semaphore(READS_AT_ONCE)
+
+        async def one(task_id: str) -> tuple[m.Task, int]:
+            async with limit:
+                return await self._task_at(task_id)
+
+        found = await asyncio.gather(*(one(task_id) for task_id in task_ids))
+        return [task for task, _ in found], min((index for _, index in found), default=0)
+
     async def job(self, job_id: str, *, stale: bool = False) -> m.Job:
         """One job.
 
@@ -137,6 +155,15 @@ class AsyncClient:
         stale: bool = False,
     ) -> AsyncGenerator[m.Task, None]:
         """Tasks, page by page as they are consumed; `limit` of them at most."""
+        pages = self._pages(states, job_id, limit, stale=stale)
+        async with aclosing(pages):
+            async for tasks, _ in pages:
+                for task in tasks:
+                    yield task
+
+    async def _pages(
+        self, states: Iterable[m.TaskState], job_id: str, limit: int | None, *, stale: bool
+    ) -> AsyncGenerator[tuple[list[m.Task], int], None]:
         left = limit
         token = ""
         wanted = [wire.state_to_wire(state) for state in states]
@@ -149,8 +176,7 @@ class AsyncClient:
                 options=pb.ReadOptions(stale=stale),
             )
             answer = await self._call(lambda s: s.scheduler.List, request)
-            for message in answer.tasks:
-                yield wire.task(message)
+            yield [wire.task(message) for message in answer.tasks], answer.read.applied_index
             left = None if left is None else left - len(answer.tasks)
             token = answer.next_page_token
             if not token:
@@ -188,20 +214,28 @@ class AsyncClient:
         self,
         task_ids: Iterable[str],
         *,
+        job_id: str = "",
         timeout_s: float | None = None,
         on_ended: Callable[[m.Task], None] | None = None,
         on_interruption: Callable[[str], None] | None = None,
     ) -> list[m.Task]:
         """Waits until every task is in a terminal state; returns them in the order they were asked for.
 
+        Args:
+            job_id: the job that all of them belong to, if they do: the cluster then tells only of that.
+            on_ended: told of each task as it ends.
+            on_interruption: told when the node that was watched is lost; another is found by itself.
+
         Raises:
             WaitTimedOut: not within `timeout_s`; the tasks go on.
             TaskNotFound: one of them does not exist.
         """
         ids = tuple(task_ids)
+        about = WatchFilter(job_id=job_id, task_id=ids[0] if len(ids) == 1 else "")
+        read = partial(self._tasks_at, job_id)
         try:
             async with asyncio.timeout(timeout_s):
-                ended = await self._watcher.wait_tasks(ids, self._task_at, on_ended, on_interruption)
+                ended = await self._watcher.wait_tasks(ids, about, read, on_ended, on_interruption)
         except TimeoutError:
             what = ids[0] if len(ids) == 1 else f"{len(ids)} tasks"
             raise errors.WaitTimedOut(

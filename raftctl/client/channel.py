@@ -35,6 +35,11 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
+    (
+        "grpc.keepalive_time_ms",
+        10_000,
+    ),  # notices a paused node under a silent stream; nodes permit one in 5 s
+    ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),  # a page of 1000 tasks with their inline results
     ("grpc.enable_http_proxy", 0),  # nodes are never behind a web proxy
     ("grpc.enable_retries", 0),  # the router repeats calls, and knows which

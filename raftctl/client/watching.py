@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeVar
 
 from grpc import aio
@@ -113,20 +112,21 @@ class Watcher:
     async def wait_tasks(
         self,
         task_ids: Iterable[str],
-        read_task: Callable[[str], Awaitable[tuple[Task, int]]],
+        about: WatchFilter,
+        read_tasks: Callable[[Sequence[str]], Awaitable[tuple[list[Task], int]]],
         on_ended: Callable[[Task], None] | None = None,
         on_interruption: Callable[[str], None] | None = None,
     ) -> dict[str, Task]:
         """Returns when every task is in a terminal state; never, if need be: the caller sets the deadline.
 
         Args:
-            read_task: a task, and the index that the answer was read at.
+            about: a filter that lets every change of these tasks pass.
+            read_tasks: the tasks, and an index that their answers are not older than.
             on_ended: told of each task as it ends.
             on_interruption: told when the watch lost its node.
         """
         open_ids = set(task_ids)
         ended: dict[str, Task] = {}
-        about = WatchFilter(task_id=next(iter(open_ids))) if len(open_ids) == 1 else WatchFilter()
 
         def end(task: Task) -> None:
             if task.state.terminal and task.task_id in open_ids:
@@ -135,10 +135,16 @@ class Watcher:
                 if on_ended is not None:
                     on_ended(task)
 
-        from_index = await self._read_all(open_ids, read_task, end)
+        async def read_all() -> int:
+            tasks, index = await _until_answered(lambda: read_tasks(sorted(open_ids)))
+            for task in tasks:
+                end(task)
+            return index
+
+        index = await read_all()
         if not open_ids:
             return ended
-        async with contextlib.aclosing(self.watch(from_index, about)) as batches:
+        async with contextlib.aclosing(self.watch(index + 1, about)) as batches:
             async for batch in batches:
                 if batch.interruption is not None and on_interruption is not None:
                     on_interruption(batch.interruption)
@@ -146,24 +152,10 @@ class Watcher:
                     if change.task is not None:
                         end(change.task)
                 if batch.gap:
-                    await self._read_all(open_ids, read_task, end)
+                    await read_all()
                 if not open_ids:
                     break
         return ended
-
-    async def _read_all(
-        self,
-        task_ids: set[str],
-        read_task: Callable[[str], Awaitable[tuple[Task, int]]],
-        seen: Callable[[Task], None],
-    ) -> int:
-        """Reads every task; returns the index from which a watch misses nothing."""
-        first = 0
-        for task_id in sorted(task_ids):
-            task, index = await _until_answered(partial(read_task, task_id))
-            first = min(first or index + 1, index + 1)
-            seen(task)
-        return first
 
     async def wait_job(
         self,
