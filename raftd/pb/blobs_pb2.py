@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from raftd.pb import scheduler_pb2 as raftd_dot_pb_dot_scheduler__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14raftd/pb/blobs.proto\x12\x08raftd.v1\x1a\x18raftd/pb/scheduler.proto\"W\n\tPutHeader\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12\x14\n\x0creplica_only\x18\x04 \x01(\x08\"?\n\nPutRequest\x12#\n\x06header\x18\x01 \x01(\x0b\x32\x13.raftd.v1.PutHeader\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"?\n\x0bPutResponse\x12\x1f\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x11.raftd.v1.BlobRef\x12\x0f\n\x07holders\x18\x02 \x03(\t\"4\n\x0eGetBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nlocal_only\x18\x02 \x01(\x08\"3\n\x0fGetBlobResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"!\n\x0fStatBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"S\n\x10StatBlobResponse\x12\x1f\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x11.raftd.v1.BlobRef\x12\x0f\n\x07holders\x18\x02 \x03(\t\x12\r\n\x05local\x18\x03 \x01(\x08\x32\xba\x01\n\x05\x42lobs\x12\x34\n\x03Put\x12\x14.raftd.v1.PutRequest\x1a\x15.raftd.v1.PutResponse(\x01\x12<\n\x03Get\x12\x18.raftd.v1.GetBlobRequest\x1a\x19.raftd.v1.GetBlobResponse0\x01\x12=\n\x04Stat\x12\x19.raftd.v1.StatBlobRequest\x1a\x1a.raftd.v1.StatBlobResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14raftd/pb/blobs.proto\x12\x08raftd.v1\x1a\x18raftd/pb/scheduler.proto\"W\n\tPutHeader\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12\x14\n\x0creplica_only\x18\x04 \x01(\x08\"?\n\nPutRequest\x12#\n\x06header\x18\x01 \x01(\x0b\x32\x13.raftd.v1.PutHeader\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"?\n\x0bPutResponse\x12\x1f\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x11.raftd.v1.BlobRef\x12\x0f\n\x07holders\x18\x02 \x03(\t\"4\n\x0eGetBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nlocal_only\x18\x02 \x01(\x08\"3\n\x0fGetBlobResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"!\n\x0fStatBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"S\n\x10StatBlobResponse\x12\x1f\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x11.raftd.v1.BlobRef\x12\x0f\n\x07holders\x18\x02 \x03(\t\x12\r\n\x05local\x18\x03 \x01(\x08\"E\n\x11RecordBlobRequest\x12\x1f\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x11.raftd.v1.BlobRef\x12\x0f\n\x07holders\x18\x02 \x03(\t\"%\n\x12RecordBlobResponse\x12\x0f\n\x07holders\x18\x01 \x03(\t2\xff\x01\n\x05\x42lobs\x12\x34\n\x03Put\x12\x14.raftd.v1.PutRequest\x1a\x15.raftd.v1.PutResponse(\x01\x12<\n\x03Get\x12\x18.raftd.v1.GetBlobRequest\x1a\x19.raftd.v1.GetBlobResponse0\x01\x12=\n\x04Stat\x12\x19.raftd.v1.StatBlobRequest\x1a\x1a.raftd.v1.StatBlobResponse\x12\x43\n\x06Record\x12\x1b.raftd.v1.RecordBlobRequest\x1a\x1c.raftd.v1.RecordBlobResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +46,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATBLOBREQUEST']._serialized_end=419
   _globals['_STATBLOBRESPONSE']._serialized_start=421
   _globals['_STATBLOBRESPONSE']._serialized_end=504
-  _globals['_BLOBS']._serialized_start=507
-  _globals['_BLOBS']._serialized_end=693
+  _globals['_RECORDBLOBREQUEST']._serialized_start=506
+  _globals['_RECORDBLOBREQUEST']._serialized_end=575
+  _globals['_RECORDBLOBRESPONSE']._serialized_start=577
+  _globals['_RECORDBLOBRESPONSE']._serialized_end=614
+  _globals['_BLOBS']._serialized_start=617
+  _globals['_BLOBS']._serialized_end=872
 # @@protoc_insertion_point(module_scope)

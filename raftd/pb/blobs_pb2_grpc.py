@@ -49,6 +49,11 @@ class BlobsStub(object):
                 request_serializer=raftd_dot_pb_dot_blobs__pb2.StatBlobRequest.SerializeToString,
                 response_deserializer=raftd_dot_pb_dot_blobs__pb2.StatBlobResponse.FromString,
                 _registered_method=True)
+        self.Record = channel.unary_unary(
+                '/raftd.v1.Blobs/Record',
+                request_serializer=raftd_dot_pb_dot_blobs__pb2.RecordBlobRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_blobs__pb2.RecordBlobResponse.FromString,
+                _registered_method=True)
 
 
 class BlobsServicer(object):
@@ -74,6 +79,13 @@ class BlobsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Record(self, request, context):
+        """Enters holders into the directory; answered when that is applied. A follower forwards it to the leader.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BlobsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +103,11 @@ def add_BlobsServicer_to_server(servicer, server):
                     servicer.Stat,
                     request_deserializer=raftd_dot_pb_dot_blobs__pb2.StatBlobRequest.FromString,
                     response_serializer=raftd_dot_pb_dot_blobs__pb2.StatBlobResponse.SerializeToString,
+            ),
+            'Record': grpc.unary_unary_rpc_method_handler(
+                    servicer.Record,
+                    request_deserializer=raftd_dot_pb_dot_blobs__pb2.RecordBlobRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_blobs__pb2.RecordBlobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -174,6 +191,33 @@ class Blobs(object):
             '/raftd.v1.Blobs/Stat',
             raftd_dot_pb_dot_blobs__pb2.StatBlobRequest.SerializeToString,
             raftd_dot_pb_dot_blobs__pb2.StatBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Record(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Blobs/Record',
+            raftd_dot_pb_dot_blobs__pb2.RecordBlobRequest.SerializeToString,
+            raftd_dot_pb_dot_blobs__pb2.RecordBlobResponse.FromString,
             options,
             channel_credentials,
             insecure,

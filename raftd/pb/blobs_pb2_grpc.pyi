@@ -19,6 +19,8 @@ class BlobsStub:
     Get: _aio.UnaryStreamMultiCallable[_blobs_pb2.GetBlobRequest, _blobs_pb2.GetBlobResponse]
     """Served from this node's copy, or pulled from a holder."""
     Stat: _aio.UnaryUnaryMultiCallable[_blobs_pb2.StatBlobRequest, _blobs_pb2.StatBlobResponse]
+    Record: _aio.UnaryUnaryMultiCallable[_blobs_pb2.RecordBlobRequest, _blobs_pb2.RecordBlobResponse]
+    """Enters holders into the directory; answered when that is applied. A follower forwards it to the leader."""
 
 class BlobsServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -43,5 +45,13 @@ class BlobsServicer(metaclass=_abc_1.ABCMeta):
         request: _blobs_pb2.StatBlobRequest,
         context: _aio.ServicerContext[_blobs_pb2.StatBlobRequest, _abc.Awaitable[_blobs_pb2.StatBlobResponse]],
     ) -> _abc.Awaitable[_blobs_pb2.StatBlobResponse]: ...
+
+    @_abc_1.abstractmethod
+    def Record(
+        self,
+        request: _blobs_pb2.RecordBlobRequest,
+        context: _aio.ServicerContext[_blobs_pb2.RecordBlobRequest, _abc.Awaitable[_blobs_pb2.RecordBlobResponse]],
+    ) -> _abc.Awaitable[_blobs_pb2.RecordBlobResponse]:
+        """Enters holders into the directory; answered when that is applied. A follower forwards it to the leader."""
 
 def add_BlobsServicer_to_server(servicer: BlobsServicer, server: _aio.Server) -> None: ...
