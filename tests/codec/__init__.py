@@ -1,0 +1,1 @@
+"""What is stored: bytes made and read again."""
