@@ -201,6 +201,8 @@ class Launcher:
                 port_lost = isinstance(failure, StartFailed) and self._lost_its_port(record, failure.node)
                 if port_lost or not keep_on_failure:
                     self._discard(record)
+                    if isinstance(failure, StartFailed):  # its log is gone with it
+                        failure.try_ = "again with --keep-on-failure, to look at what is left"
                 if not port_lost or attempt == CREATE_ATTEMPTS:
                     raise
                 self.progress("another program took a port meanwhile: once more, with others")

@@ -1,0 +1,182 @@
+"""Real clusters for tests: raftctl and raftd as processes, in a state directory of the test's own.
+
+A test asks the `cluster` fixture for a running cluster and speaks to it as a user does, by command line. However the
+test ends, its clusters are taken down, and it fails if any process of theirs is left.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raftctl.cluster.process import ProcessIdentity, marked_with, send_signal, wait_gone
+from tests.support import wait_until
+
+ROOT = Path(__file__).parent.parent.parent
+COMMAND_TIMEOUT_S = 90.0
+LOG_LINES = 25
+
+_failed = pytest.StashKey[bool]()
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a command line came to."""
+
+    arguments: tuple[str, ...]
+    code: int
+    stdout: str
+    stderr: str
+
+    def json(self) -> Any:
+        """stdout, which must be one JSON value."""
+        return json.loads(self.stdout)
+
+    def __str__(self) -> str:
+        return f"raftctl {' '.join(self.arguments)}: exit code {self.code}\n{self.stdout}\n{self.stderr}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """A local cluster as its user has it: by command line."""
+
+    name: str
+    home: Path
+
+    @property
+    def directory(self) -> Path:
+        """Its files."""
+        return self.home / "raftctl" / self.name
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the command line runs in."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAFTCTL_", "RAFTD_"))}
+        return {
+            **kept,
+            "XDG_STATE_HOME": str(self.home),
+            "RAFTCTL_CLUSTER": self.name,
+            "PYTHONPATH": str(ROOT),
+            "NO_COLOR": "1",
+        }
+
+    def run(self, *arguments: str, code: int | None = 0, stdin: str = "") -> Outcome:
+        """Runs a command line to its end and asserts its exit code (None: any)."""
+        ended = subprocess.run(
+            [sys.executable, "-m", "raftctl", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+            cwd=self.home,
+            env=self.environment,
+        )
+        outcome = Outcome(arguments, ended.returncode, ended.stdout, ended.stderr)
+        assert code is None or outcome.code == code, f"expected exit code {code}\n{outcome}"
+        assert "Traceback" not in outcome.stderr, outcome
+        return outcome
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Begins a command line, for those that go on; the caller ends it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "raftctl", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.home,
+            env=self.environment,
+        )
+
+    def json(self, *arguments: str, code: int | None = 0) -> Any:
+        """The value that a command line prints with ``-o json``."""
+        return self.run(*arguments, "-o", "json", code=code).json()
+
+    def status(self, *arguments: str) -> dict[str, Any]:
+        """``status -o json``."""
+        found: dict[str, Any] = self.json("status", *arguments)
+        return found
+
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """``node list -o json`` by name."""
+        return {row["id"]: row for row in self.json("node", "list")}
+
+    def leader(self, timeout_s: float = 30.0) -> str:
+        """The leader's name, as soon as there is one that a majority follows."""
+
+        def known() -> str | None:
+            found = self.status("--timeout", "1s")
+            leader: str | None = None if found["stale"] else found["leader"]
+            return leader
+
+        return wait_until(known, timeout_s, "a leader") or ""
+
+    def pid(self, node: str) -> int:
+        """The pid of a node that is up."""
+        pid: int = json.loads((self.directory / node / "pid.json").read_text())["pid"]
+        return pid
+
+    def processes(self) -> tuple[ProcessIdentity, ...]:
+        """Every living process that descends from one of its nodes (Linux)."""
+        return marked_with("XDG_STATE_HOME", [str(self.home)])
+
+
+ClusterFactory = Callable[..., Cluster]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """The state directory of a test, which no other test shares."""
+    made = tmp_path / "state"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest, home: Path) -> Iterator[ClusterFactory]:
+    """Makes clusters: ``cluster()`` has three nodes, ``cluster(5, "--slots", "2")`` five, ``cluster(0)`` none yet."""
+
+    def make(size: int = 3, *options: str, name: str = "test") -> Cluster:
+        made = Cluster(name, home)
+        if size:
+            made.run("cluster", "up", "-n", str(size), *options)
+        return made
+
+    yield make
+    any_cluster = Cluster("test", home)
+    if request.node.stash.get(_failed, False):
+        _show_logs(home)
+    down = any_cluster.run("cluster", "down", "--all", "--purge", code=None)
+    left = wait_gone(any_cluster.processes(), 5)
+    for identity in left:
+        send_signal(identity, signal.SIGKILL)
+    assert down.code == 0, down
+    assert not left, f"processes outlived their cluster: {[_named(one) for one in left]}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remembers that a test failed, so that its nodes' logs are shown before they go."""
+    report = yield
+    if report.when == "call" and report.failed:
+        item.stash[_failed] = True
+    return report
+
+
+def _named(identity: ProcessIdentity) -> str:
+    command = Path(f"/proc/{identity.pid}/cmdline")
+    return f"{identity.pid} {command.read_bytes() if command.exists() else b''!r}"
+
+
+def _show_logs(home: Path) -> None:
+    for log in sorted(home.glob("raftctl/*/*/*.log")):
+        lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        print(f"--- {log.relative_to(home)}", *lines, sep="\n")
