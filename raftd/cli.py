@@ -48,7 +48,9 @@ def say(error: RaftdError) -> None:
 def init(
     data_dir: Annotated[Path, typer.Option(help="The directory to make; it must be empty or not there.")],
     name: Annotated[str, typer.Option(help="This node's name, one of the members.")],
-    cluster_id: Annotated[str, typer.Option(help="The cluster's id: 16 hex digits, the same on every founder.")],
+    cluster_id: Annotated[
+        str, typer.Option(help="The cluster's id: 16 hex digits, the same on every founder.")
+    ],
     member: Annotated[
         list[str],
         typer.Option(help="NAME=STORE_ID@HOST:PORT; once for each founding voter, the same list on each."),
@@ -66,9 +68,13 @@ def init(
 def run(
     data_dir: Annotated[Path | None, typer.Option(help="Made by raftd init.")] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT to serve gRPC on.")] = None,
-    advertise: Annotated[str | None, typer.Option(help="HOST:PORT under which others reach this node.")] = None,
+    advertise: Annotated[
+        str | None, typer.Option(help="HOST:PORT under which others reach this node.")
+    ] = None,
     slots: Annotated[int | None, typer.Option(help="Attempts that run at once.")] = None,
-    allow: Annotated[list[str] | None, typer.Option(help="Offer a kind that is off by default: shell.")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Offer a kind that is off by default: shell.")
+    ] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; may be repeated.")] = None,
     token_file: Annotated[Path | None, typer.Option(help="The token that every call must carry.")] = None,
     fault_injection: Annotated[
@@ -79,7 +85,9 @@ def run(
     ] = None,
     tick_ms: Annotated[int | None, typer.Option(help="Raft's clock.")] = None,
     heartbeat_ticks: Annotated[int | None, typer.Option(help="Ticks between a leader's heartbeats.")] = None,
-    election_ticks: Annotated[int | None, typer.Option(help="Base of the election timeout, in ticks.")] = None,
+    election_ticks: Annotated[
+        int | None, typer.Option(help="Base of the election timeout, in ticks.")
+    ] = None,
     segment_bytes: Annotated[int | None, typer.Option(help="Size of one log segment.")] = None,
     slot_nice: Annotated[int | None, typer.Option(help="CPU niceness of the slots.")] = None,
     stop_grace_ms: Annotated[int | None, typer.Option(help="Between TERM and KILL of an attempt.")] = None,
@@ -93,12 +101,14 @@ def run(
     from raftd.config import load
 
     flags = {
-        key: value for key, value in locals().items() if key not in ("label", "config", "load") and value is not None
+        key: value
+        for key, value in locals().items()
+        if key not in ("label", "config", "load") and value is not None
     }
     if label:
         flags["labels"] = label
     settings = load(flags, os.environ, config)
-    from raftd.wiring import serve
+    from raftd.process import serve
 
     raise typer.Exit(serve(settings))
 

@@ -112,7 +112,16 @@ def _integer(low: int, high: int) -> Callable[[str, Any], int]:
 def _boolean(name: str, value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    known = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
     if isinstance(value, str) and value.lower() in known:
         return known[value.lower()]
     raise ConfigError(f"{name} = {value!r} is neither true nor false")
@@ -197,7 +206,9 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
     if file is not None:
         for key, value in _read_file(file).items():
             if key not in _PARSERS:
-                raise ConfigError(f"{file}: unknown setting {key!r}", try_=f"the settings are {', '.join(_PARSERS)}")
+                raise ConfigError(
+                    f"{file}: unknown setting {key!r}", try_=f"the settings are {', '.join(_PARSERS)}"
+                )
             take(key, value, f"{file}: {key}")
     for key in _PARSERS:
         variable = ENVIRONMENT_PREFIX + key.upper()
@@ -239,7 +250,11 @@ def _check(config: Config, sources: Mapping[str, str]) -> None:
             f"{sources['heartbeat_ticks']} = {config.heartbeat_ticks}, or one lost heartbeat starts an election"
         )
     if config.log_level not in ("debug", "info", "warning", "error"):
-        raise ConfigError(f"{sources['log_level']} = {config.log_level!r} is not debug, info, warning or error")
+        raise ConfigError(
+            f"{sources['log_level']} = {config.log_level!r} is not debug, info, warning or error"
+        )
     unknown = [kind for kind in config.allow if kind not in ("shell",)]
     if unknown:
-        raise ConfigError(f"{sources['allow']}: {unknown[0]!r} is not a kind that must be allowed", try_="--allow shell")
+        raise ConfigError(
+            f"{sources['allow']}: {unknown[0]!r} is not a kind that must be allowed", try_="--allow shell"
+        )

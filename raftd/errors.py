@@ -249,7 +249,7 @@ class WrongIdentity(Refused):
 
 
 class IncarnationLost(Refused):
-    """The cluster has given up on this incarnation of an executor: it ends what it runs and comes back as a higher one."""
+    """The cluster has given up on this incarnation of an executor: it ends what it runs and comes back as a new one."""
 
     code = "incarnation_lost"
 

@@ -21,7 +21,9 @@ from raftd.storage.identity import Identity
 GENESIS_TERM = 1
 FIRST_EPOCH = 1
 
-_MEMBER = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})=(?P<store>[0-9a-fA-F]{1,16})@(?P<address>\S+)")
+_MEMBER = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})=(?P<store>[0-9a-fA-F]{1,16})@(?P<address>\S+)"
+)
 
 
 def found(data_dir: Path, name: str, cluster_id: str, members: Sequence[str], segment_bytes: int) -> None:
@@ -36,7 +38,9 @@ def found(data_dir: Path, name: str, cluster_id: str, members: Sequence[str], se
         ConfigError: the words make no cluster.
         StorageError: the directory is in use, or the disk failed.
     """
-    genesis = Genesis(_number(cluster_id, "cluster id"), FIRST_EPOCH, tuple(_member(word) for word in members))
+    genesis = Genesis(
+        _number(cluster_id, "cluster id"), FIRST_EPOCH, tuple(_member(word) for word in members)
+    )
     _check(genesis)
     mine = next((member for member in genesis.members if member.name == name), None)
     if mine is None:

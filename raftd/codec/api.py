@@ -41,7 +41,10 @@ def decode_submission(submission: pb.Submission, request_id: str) -> Submit:
         raise InvalidRequest("a submission names a kind of task", try_="raftctl submit KIND [ARGS...]")
     backoff = {}
     if submission.HasField("backoff"):
-        backoff = {"backoff_first_ms": submission.backoff.first_ms, "backoff_max_ms": submission.backoff.max_ms}
+        backoff = {
+            "backoff_first_ms": submission.backoff.first_ms,
+            "backoff_max_ms": submission.backoff.max_ms,
+        }
     spec = TaskSpec(
         kind=submission.kind,
         args=tuple(submission.args),
@@ -87,7 +90,7 @@ def encode_task(task: Task, *, brief: bool = False) -> pb.Task:
     spec = task.spec
     attempts: Iterable[Attempt] = task.attempts[-1:] if brief else task.attempts
     result = task.result if not brief or isinstance(task.result, BlobRef) else None
-    message = pb.Task(
+    return pb.Task(
         task_id=task_name(task.id),
         name=spec.name,
         kind=spec.kind,
@@ -108,7 +111,6 @@ def encode_task(task: Task, *, brief: bool = False) -> pb.Task:
         reason=task.reason,
         changed_index=task.changed_index,
     )
-    return message
 
 
 def encode_attempt(attempt: Attempt) -> pb.Attempt:

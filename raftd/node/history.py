@@ -56,7 +56,9 @@ class History:
 
     def on_effects(self, index: int, effects: Sequence[Effect]) -> None:
         """Take what an applied entry changed."""
-        changes = tuple(effect for effect in effects if isinstance(effect, TaskChanged | NodeChanged | JobChanged))
+        changes = tuple(
+            effect for effect in effects if isinstance(effect, TaskChanged | NodeChanged | JobChanged)
+        )
         if not changes:
             return
         self._last_index = index

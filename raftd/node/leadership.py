@@ -111,7 +111,9 @@ class Leadership:
                 # Before it is even proposed: from here on this incarnation is never renewed again.
                 self._book.give_up((command.name, command.incarnation))
                 self._given_up.add((command.name, command.incarnation))
-                log.warning("node %s (incarnation %d) is lost: its lease ran out", command.name, command.incarnation)
+                log.warning(
+                    "node %s (incarnation %d) is lost: its lease ran out", command.name, command.incarnation
+                )
         return commands
 
     def planned(self, commands: Sequence[Command], error: RaftdError | None) -> None:

@@ -228,7 +228,9 @@ class Node:
             async with asyncio.timeout(timeout):
                 return await done
         except TimeoutError:
-            raise OutcomeUnknown("not committed in time: a majority of the voters did not confirm it") from None
+            raise OutcomeUnknown(
+                "not committed in time: a majority of the voters did not confirm it"
+            ) from None
 
     async def read_barrier(self, *, timeout: float) -> int:
         """Return once this node's applied state is fresh: it holds everything committed before the call.
@@ -427,7 +429,9 @@ class Node:
                 if self._leading is not None:
                     self._leading.end()
             self._proposals.fail_appended(
-                OutcomeUnknown("leadership was lost before it was committed", try_="retry under the same request id")
+                OutcomeUnknown(
+                    "leadership was lost before it was committed", try_="retry under the same request id"
+                )
             )
             self._proposals.fail_queued(self._not_leader())
         self._announce()
@@ -454,5 +458,7 @@ class Node:
 
     def _not_leader(self) -> RaftdError:
         if self._leader in (raft.NO_NODE, self._raw.status().id):
-            return NoLeader("no leader is known to this node", try_="wait for an election, or start more nodes")
+            return NoLeader(
+                "no leader is known to this node", try_="wait for an election, or start more nodes"
+            )
         return NotLeader(f"this node does not lead; store {self._leader:016x} does")

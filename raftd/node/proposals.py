@@ -65,7 +65,8 @@ class Proposals:
         while self._queue:
             proposal = self._queue[0]
             if batch and (
-                size + proposal.size_bytes > MAX_BATCH_BYTES or commands + len(proposal.commands) > MAX_BATCH_COMMANDS
+                size + proposal.size_bytes > MAX_BATCH_BYTES
+                or commands + len(proposal.commands) > MAX_BATCH_COMMANDS
             ):
                 break
             self._queue.popleft()

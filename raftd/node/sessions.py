@@ -54,7 +54,9 @@ MAX_PER_MESSAGE = 256
 class Consensus(Protocol):
     """What sessions need of the node's loop."""
 
-    async def propose(self, commands: Sequence[Command], *, timeout: float, size_bytes: int = ...) -> tuple[Reply, ...]:
+    async def propose(
+        self, commands: Sequence[Command], *, timeout: float, size_bytes: int = ...
+    ) -> tuple[Reply, ...]:
         """See ``Node.propose``."""
 
     async def read_barrier(self, *, timeout: float) -> int:
@@ -161,6 +163,11 @@ class Sessions:
         """The session of a node, or None."""
         return self._sessions.get(name)
 
+    def silence_ms(self, name: str) -> int | None:
+        """How long ago an attached executor was last heard; None where it is not attached."""
+        session = self._sessions.get(name)
+        return None if session is None else self._clock.monotonic_ms() - session.last_heard_ms
+
     async def serve(
         self, incoming: AsyncIterator[AttachUp], write: Callable[[AttachDown], Awaitable[None]]
     ) -> None:
@@ -199,7 +206,7 @@ class Sessions:
                 case Assigned():
                     session = self._registered(effect.node, effect.incarnation)
                     if session is not None:
-                        session.push(AttachDown(start=(assignment(effect.task, effect.attempt),)))
+                        session.push(AttachDown(start=(assignment(effect.task),)))
                 case StopRequested():
                     session = self._registered(effect.node, effect.incarnation)
                     if session is not None:
@@ -236,7 +243,10 @@ class Sessions:
         session.push(
             AttachDown(
                 welcome=Welcome(
-                    self._leases.lease_ms, self._leases.heartbeat_ms, self._desired(session), self._leader_name
+                    self._leases.lease_ms,
+                    self._leases.heartbeat_ms,
+                    self._desired(session),
+                    self._leader_name,
                 )
             )
         )
@@ -251,7 +261,10 @@ class Sessions:
         if self._leases.given_up(hello.name, hello.incarnation) or (
             node is not None
             and node.store_id == hello.store_id
-            and (node.incarnation > hello.incarnation or (node.incarnation == hello.incarnation and _lost(node.health)))
+            and (
+                node.incarnation > hello.incarnation
+                or (node.incarnation == hello.incarnation and _lost(node.health))
+            )
         ):
             raise IncarnationLost(f"incarnation {hello.incarnation} of {hello.name} has been given up")
 
@@ -320,12 +333,20 @@ class Sessions:
             )
             for end in ended
         )
-        size = sum(256 + len(end.reason) + (len(end.result) if isinstance(end.result, bytes) else 0) for end in ended)
+        size = sum(
+            256 + len(end.reason) + (len(end.result) if isinstance(end.result, bytes) else 0) for end in ended
+        )
         replies = await self._consensus.propose(commands, timeout=COMMIT_TIMEOUT_S, size_bytes=size)
         for end, reply in zip(ended, replies, strict=True):
             session.progress.pop(end.token, None)
             if isinstance(reply, Refused):
-                log.info("end of t%d attempt %d (%s) refused: %s", end.task_id, end.attempt, end.token, reply.message)
+                log.info(
+                    "end of t%d attempt %d (%s) refused: %s",
+                    end.task_id,
+                    end.attempt,
+                    end.token,
+                    reply.message,
+                )
         session.push(AttachDown(recorded=tuple(end.token for end in ended)))
 
     async def _renew(self, session: Session, heartbeat: Heartbeat, received_ms: int) -> None:
@@ -343,7 +364,9 @@ class Sessions:
         def over(done: asyncio.Task[None]) -> None:
             session.work.discard(done)
             if not done.cancelled() and (error := done.exception()) is not None:
-                session.end(error if isinstance(error, RaftdError) else Unavailable(f"the leader failed: {error!r}"))
+                session.end(
+                    error if isinstance(error, RaftdError) else Unavailable(f"the leader failed: {error!r}")
+                )
                 if not isinstance(error, RaftdError):
                     log.error("attach %s", session.hello.name, exc_info=error)
 
@@ -368,7 +391,9 @@ class Sessions:
         return None
 
     def _tell_attached(self) -> None:
-        self._leases.attached(frozenset(name for name, session in self._sessions.items() if session.registered))
+        self._leases.attached(
+            frozenset(name for name, session in self._sessions.items() if session.registered)
+        )
 
 
 def _lost(health: Health) -> bool:

@@ -5,23 +5,30 @@ What may live here: reading; one function a table.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from raftd.codec.api import encode_task, task_words
 from raftd.codec.attach import encode_token, task_name
-from raftd.node.clock import Clock, ClusterClock
+from raftd.node.clock import ClusterClock
 from raftd.node.members import Members
+from raftd.node.node import Node
 from raftd.node.sessions import Sessions
 from raftd.pb import scheduler_pb2 as pb
 from raftd.raft.ready import Status
 from raftd.raft.types import Role
 from raftd.scheduler import queries
-from raftd.scheduler.model import Eligibility, Health, Node, NodeRole
+from raftd.scheduler.model import Eligibility, Health, NodeRole
+from raftd.scheduler.model import Node as Executor
 from raftd.scheduler.state import State
 
 _NODE_ROLES = {NodeRole.VOTER: "voter", NodeRole.LEARNER: "learner", NodeRole.WORKER: "worker"}
 _HEALTH = {Health.UP: "up", Health.LOST: "lost"}
-_ELIGIBILITY = {Eligibility.READY: "ready", Eligibility.CORDONED: "cordoned", Eligibility.DRAINING: "draining"}
+_ELIGIBILITY = {
+    Eligibility.READY: "ready",
+    Eligibility.CORDONED: "cordoned",
+    Eligibility.DRAINING: "draining",
+}
 
 
 class ClusterView:
@@ -30,33 +37,27 @@ class ClusterView:
     Args:
         name: of this node.
         state: the applied state.
-        status: what the core knows.
+        node: what the core knows.
         members: who belongs to the cluster.
         sessions: the attached executors, on a leader.
-        clock: time.
         cluster_clock: the cluster's time.
-        pid: of this process.
     """
 
     def __init__(
         self,
         name: str,
         state: Callable[[], State],
-        status: Callable[[], Status],
+        node: Node,
         members: Members,
         sessions: Sessions,
-        clock: Clock,
         cluster_clock: ClusterClock,
-        pid: int,
     ) -> None:
         self._name = name
         self._state = state
-        self._status = status
+        self._status = node.status
         self._members = members
         self._sessions = sessions
-        self._clock = clock
         self._cluster_clock = cluster_clock
-        self._pid = pid
 
     def read_info(self, stale: bool) -> pb.ReadInfo:
         """What a read was answered from."""
@@ -88,7 +89,9 @@ class ClusterView:
             succeeded=counts.succeeded,
             failed=counts.failed,
             cancelled=counts.cancelled,
-            next_pending=[encode_task(task, brief=True) for task in queries.next_pending(state, recent_count)],
+            next_pending=[
+                encode_task(task, brief=True) for task in queries.next_pending(state, recent_count)
+            ],
             recent=[encode_task(task, brief=True) for task in queries.recently_ended(state, recent_count)],
         )
 
@@ -138,8 +141,7 @@ class ClusterView:
         ]
 
     def _last_seen_ms(self, name: str) -> int:
-        session = self._sessions.session(name)
-        return 0 if session is None else self._clock.monotonic_ms() - session.last_heard_ms
+        return self._sessions.silence_ms(name) or 0
 
     def _nodes(self, state: State, status: Status) -> list[pb.NodeRow]:
         reachable = self._reachable(status)
@@ -152,7 +154,13 @@ class ClusterView:
         return rows
 
     def _node(
-        self, name: str, store_id: int, is_member: bool, node: Node | None, status: Status, reachable: bool
+        self,
+        name: str,
+        store_id: int,
+        is_member: bool,
+        node: Executor | None,
+        status: Status,
+        reachable: bool,
     ) -> pb.NodeRow:
         raft_role = "unknown"
         if store_id == status.id:
@@ -167,7 +175,7 @@ class ClusterView:
             role="voter" if is_member else "worker",
             raft_role=raft_role,
             health="unregistered",
-            pid=self._pid if store_id == status.id else 0,
+            pid=os.getpid() if store_id == status.id else 0,
             last_seen_ms=self._last_seen_ms(name),
             reachable=reachable,
         )

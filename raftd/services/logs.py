@@ -17,41 +17,58 @@ from raftd.node.node import Node
 from raftd.pb import scheduler_pb2 as pb
 from raftd.scheduler.model import Attempt
 from raftd.scheduler.state import State
-from raftd.services.status import remaining_s
+from raftd.services.status import Context, remaining_s
 from raftd.transport.base import RemoteNode
 from raftd.transport.caller import Caller, CallFailed, Purpose
 
 CHUNK_BYTES = 64 * 1024
 LOOKUP_TIMEOUT_S = 5.0
 
-Context = grpc.aio.ServicerContext[object, object]
 
-
-class OutputChunk(Protocol):
-    """A piece of one stream of an attempt's output."""
+class KeptOutput(Protocol):
+    """The output of one attempt that this node keeps (``raftd.executor.logs.AttemptLogs``)."""
 
     @property
-    def stderr(self) -> bool:
-        """Of stderr, otherwise of stdout."""
+    def ended(self) -> bool:
+        """Nothing more will come."""
 
-    @property
-    def data(self) -> bytes:
-        """The bytes."""
+    def truncated(self, stream: str) -> bool:
+        """More was written to ``stdout`` or ``stderr`` than was kept."""
 
-    @property
-    def truncated(self) -> bool:
-        """The limit on captured output was reached: what followed was dropped."""
+    def read(self, stream: str, offset: int, limit_bytes: int = ...) -> bytes:
+        """What was kept from this offset on; empty at its present end."""
+
+    async def changed(self) -> None:
+        """Return when there is more to read, or the attempt has ended."""
 
 
-class LocalOutput(Protocol):
-    """The output that this node keeps (the executor)."""
+OpenOutput = Callable[[int, int], KeptOutput]
+"""Task id and attempt number to the output that this node keeps; raises ``LogsGone``."""
 
-    def output(self, task_id: int, attempt: int, follow: bool) -> AsyncIterator[OutputChunk]:
-        """The output so far, and, with ``follow``, what comes until the attempt ends.
+STREAMS = (("stdout", pb.LOG_STREAM_STDOUT), ("stderr", pb.LOG_STREAM_STDERR))
 
-        Raises:
-            LogsGone: it is not kept here.
-        """
+
+async def read_kept(
+    output: KeptOutput, node: str, attempt: int, follow: bool
+) -> AsyncIterator[pb.LogsResponse]:
+    """The output so far, and, with ``follow``, what comes until the attempt ends."""
+    offsets = {name: 0 for name, _ in STREAMS}
+    while True:
+        ended = output.ended
+        more = False
+        for name, stream in STREAMS:
+            while data := output.read(name, offsets[name], CHUNK_BYTES):
+                offsets[name] += len(data)
+                more = True
+                yield pb.LogsResponse(stream=stream, data=data, node=node, attempt=attempt)
+        if more:
+            continue  # whatever came while the last piece was sent must be read before waiting
+        if ended or not follow:
+            break
+        await output.changed()
+    for name, stream in STREAMS:
+        if output.truncated(name):
+            yield pb.LogsResponse(stream=stream, truncated=True, node=node, attempt=attempt)
 
 
 class LogsReader:
@@ -62,7 +79,7 @@ class LogsReader:
         node: the loop, for a fresh view where this node leads.
         state: the applied state.
         members: where other nodes are.
-        output: what this node keeps.
+        output: opens what this node keeps.
         caller: the way to other nodes.
     """
 
@@ -72,7 +89,7 @@ class LogsReader:
         node: Node,
         state: Callable[[], State],
         members: Members,
-        output: LocalOutput,
+        output: OpenOutput,
         caller: Caller,
     ) -> None:
         self._name = name
@@ -93,23 +110,23 @@ class LogsReader:
         task_id = parse_id(request.task_id, "t")
         node, number = await self._place(task_id, request.attempt, context)
         if node == self._name:
-            async for chunk in self._output.output(task_id, number, request.follow):
-                yield pb.LogsResponse(
-                    stream=pb.LOG_STREAM_STDERR if chunk.stderr else pb.LOG_STREAM_STDOUT,
-                    data=chunk.data,
-                    truncated=chunk.truncated,
-                    node=node,
-                    attempt=number,
-                )
+            async for response in read_kept(self._output(task_id, number), node, number, request.follow):
+                yield response
             return
         member = self._members.by_name(node)
         if member is None:
-            raise LogsGone(f"{node}, which ran attempt {number} of {task_name(task_id)}, is no member any more")
+            raise LogsGone(
+                f"{node}, which ran attempt {number} of {task_name(task_id)}, is no member any more"
+            )
         asked = pb.LogsRequest(task_id=task_name(task_id), attempt=number, follow=request.follow)
         remote = RemoteNode(member.name, member.store_id, member.address)
         try:
             async for data in self._caller.stream(
-                remote, "/raftd.v1.Scheduler/Logs", asked.SerializeToString(), Purpose.LOGS, context.time_remaining()
+                remote,
+                "/raftd.v1.Scheduler/Logs",
+                asked.SerializeToString(),
+                Purpose.LOGS,
+                context.time_remaining(),
             ):
                 yield pb.LogsResponse.FromString(data)
         except CallFailed as failed:
@@ -148,7 +165,9 @@ class LogsReader:
             pb.GetRequest(task_id=task_name(task_id)).SerializeToString(),
             min(remaining_s(context), LOOKUP_TIMEOUT_S),
         )
-        attempts = [one for one in pb.GetResponse.FromString(answer).task.attempts if number in (0, one.number)]
+        attempts = [
+            one for one in pb.GetResponse.FromString(answer).task.attempts if number in (0, one.number)
+        ]
         if not attempts:
             raise LogsGone(f"{task_name(task_id)} has no attempt {number or 'yet'}")
         return attempts[-1].node, attempts[-1].number

@@ -11,7 +11,6 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 
 from raftd.codec.api import (
@@ -30,9 +29,8 @@ from raftd.node.node import Node
 from raftd.node.sessions import Sessions
 from raftd.pb import scheduler_pb2 as pb
 from raftd.pb.scheduler_pb2_grpc import SchedulerServicer
-from raftd.scheduler import queries
+from raftd.scheduler import commands, queries
 from raftd.scheduler.attach import AttachDown, AttachUp
-from raftd.scheduler.commands import Cancel, Submit
 from raftd.scheduler.effects import JobChanged, TaskChanged
 from raftd.scheduler.model import Task, TaskState
 from raftd.scheduler.replies import Cancelled, Refused, Reply
@@ -40,7 +38,7 @@ from raftd.scheduler.state import State
 from raftd.services.cluster_view import ClusterView
 from raftd.services.forwarding import Forwarder
 from raftd.services.logs import LogsReader
-from raftd.services.status import refuse, remaining_s, served, served_stream
+from raftd.services.status import Context, refuse, remaining_s, served
 from raftd.transport.base import caller_identity
 from raftd.transport.faults import FaultTable
 from raftd.transport.guard import StreamGuard
@@ -52,7 +50,6 @@ MAX_RECENT = 100
 WATCH_PAGE = 500
 MAX_SUBMISSIONS = 10_000
 
-Context = grpc.aio.ServicerContext[object, object]
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
@@ -116,7 +113,9 @@ class SchedulerService(SchedulerServicer):
         if not request.submissions:
             raise InvalidRequest("nothing was submitted")
         if len(request.submissions) > MAX_SUBMISSIONS:
-            raise InvalidRequest(f"{len(request.submissions)} submissions in one call; the limit is {MAX_SUBMISSIONS}")
+            raise InvalidRequest(
+                f"{len(request.submissions)} submissions in one call; the limit is {MAX_SUBMISSIONS}"
+            )
         for submission in request.submissions:
             if not submission.request_id:
                 # Made before it is forwarded, so that both nodes speak of the same request.
@@ -130,31 +129,34 @@ class SchedulerService(SchedulerServicer):
     async def _submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitResponse:
         """Propose what passes its check; every submission gets its own answer, in its place."""
         answers: list[pb.SubmitReply | None] = []
-        commands: list[Submit] = []
+        submits: list[commands.Submit] = []
         for submission in request.submissions:
             try:
                 command = decode_submission(submission, submission.request_id)
                 self._check_arguments(command)
             except RaftdError as error:
-                answers.append(pb.SubmitReply(request_id=submission.request_id, refusal=encode_refusal(refuse(error))))
+                answers.append(
+                    pb.SubmitReply(request_id=submission.request_id, refusal=encode_refusal(refuse(error)))
+                )
             else:
                 answers.append(None)
-                commands.append(command)
+                submits.append(command)
         replies: tuple[Reply, ...] = ()
-        if commands:
+        if submits:
             replies = await self._node.propose(
-                commands, timeout=remaining_s(context), size_bytes=request.ByteSize() + 64 * len(commands)
+                submits, timeout=remaining_s(context), size_bytes=request.ByteSize() + 64 * len(submits)
             )
-        following = iter(zip(commands, replies, strict=True))
+        following = iter(zip(submits, replies, strict=True))
         response = pb.SubmitResponse()
         for answer in answers:
-            if answer is None:
+            if answer is not None:
+                response.replies.append(answer)
+            else:
                 command, reply = next(following)
-                answer = encode_submit_reply(command.request_id, reply)
-            response.replies.append(answer)
+                response.replies.append(encode_submit_reply(command.request_id, reply))
         return response
 
-    def _check_arguments(self, command: Submit) -> None:
+    def _check_arguments(self, command: commands.Submit) -> None:
         spec, array = command.spec, command.array
         if array is None or not any("{}" in arg for arg in spec.args):
             self._check(spec.kind, spec.args)
@@ -168,12 +170,12 @@ class SchedulerService(SchedulerServicer):
     @served
     async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
         """Cancel tasks and jobs; see scheduler.proto."""
-        commands = [_cancel(name) for name in request.ids]
-        if not commands:
+        wanted = [_cancel(name) for name in request.ids]
+        if not wanted:
             raise InvalidRequest("nothing to cancel was named")
 
         async def local() -> pb.CancelResponse:
-            replies = await self._node.propose(commands, timeout=remaining_s(context))
+            replies = await self._node.propose(wanted, timeout=remaining_s(context))
             return pb.CancelResponse(
                 replies=[_cancel_reply(name, reply) for name, reply in zip(request.ids, replies, strict=True)]
             )
@@ -256,7 +258,9 @@ class SchedulerService(SchedulerServicer):
     ) -> Response:
         if options.stale:
             return await local()
-        return await self._forwarder.leader_or_forward(SERVICE + method, request, context, local)
+        return await self._forwarder.leader_or_forward(
+            SERVICE + method, request, context, local, repeatable=True
+        )
 
     def _task(self, task_id: int) -> Task:
         task = self._state().tasks.get(task_id)
@@ -266,7 +270,7 @@ class SchedulerService(SchedulerServicer):
 
     # --- streams ------------------------------------------------------------------------------------------------
 
-    @served_stream
+    @served
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchResponse]:
         """Changes in log order, from this node's own applied log; a change of leader is told in between."""
         wanted = _wanted(request)
@@ -306,14 +310,16 @@ class SchedulerService(SchedulerServicer):
             message=message,
         )
 
-    @served_stream
+    @served
     async def Logs(self, request: pb.LogsRequest, context: Context) -> AsyncIterator[pb.LogsResponse]:
         """Captured output of one attempt, from the node that keeps it."""
         async for response in self._logs.read(request, context):
             yield response
 
     @served
-    async def Attach(self, request_iterator: AsyncIterator[pb.AttachRequest], context: Context) -> None:
+    async def Attach(  # type: ignore[override]  # gRPC also takes a coroutine that writes, which the stubs omit
+        self, request_iterator: AsyncIterator[pb.AttachRequest], context: Context
+    ) -> None:
         """The stream of one executor; see docs/attach.md."""
         caller = caller_identity(context.invocation_metadata() or ())
         cut = False
@@ -353,16 +359,17 @@ def _wanted(request: pb.WatchRequest) -> Callable[[Changed], bool]:
         return lambda change: isinstance(change, TaskChanged) and change.task.id == task_id
     if request.job_id:
         job_id = parse_id(request.job_id, "j")
-        return lambda change: (isinstance(change, TaskChanged) and change.task.job_id == job_id) or (
-            isinstance(change, JobChanged) and change.job.id == job_id
+        return lambda change: (
+            (isinstance(change, TaskChanged) and change.task.job_id == job_id)
+            or (isinstance(change, JobChanged) and change.job.id == job_id)
         )
     return lambda _: True
 
 
-def _cancel(name: str) -> Cancel:
+def _cancel(name: str) -> commands.Cancel:
     if name.startswith("j"):
-        return Cancel(job_id=parse_id(name, "j"), reason="cancelled by request")
-    return Cancel(task_id=parse_id(name, "t"), reason="cancelled by request")
+        return commands.Cancel(job_id=parse_id(name, "j"), reason="cancelled by request")
+    return commands.Cancel(task_id=parse_id(name, "t"), reason="cancelled by request")
 
 
 def _cancel_reply(name: str, reply: Reply) -> pb.CancelReply:

@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from raftd.codec.genesis import encode_genesis
 from raftd.node.applier import Applier
@@ -77,7 +78,7 @@ class Member:
         self.machine = StateMachine()
         self.applier = Applier(self.machine, cluster_clock)
         view = LogStore(recovered.entries)
-        self.storage = StorageThread(directory.log, lambda number: self.node.durable(number), self.fatal.append)
+        self.storage = StorageThread(directory.log, self._on_durable, self.fatal.append)
         self.node = Node(
             raw=RawNode(
                 Config(id=self.store_id, jitter=random.randrange, election_ticks=8, heartbeat_ticks=2),
@@ -99,6 +100,9 @@ class Member:
         self.leadership.bind(self.sessions)
         self.history = History()
         self.applier.on_effects(self.history.on_effects)
+
+    def _on_durable(self, number: int) -> None:
+        self.node.durable(number)
 
     @property
     def state(self) -> State:
@@ -131,10 +135,11 @@ class Cluster:
         )
         entry = Entry(1, 1, EntryType.CONFIGURATION, encode_genesis(genesis))
         self.directories = {
-            i: MemoryDirectory(Identity(CLUSTER_ID, i, f"n{i}"), HardState(1, 0, 1), [entry]) for i in self.voters
+            i: MemoryDirectory(Identity(CLUSTER_ID, i, f"n{i}"), HardState(1, 0, 1), [entry])
+            for i in self.voters
         }
 
-    async def __aenter__(self) -> Cluster:
+    async def __aenter__(self) -> Self:
         for store_id in self.voters:
             self.start(store_id)
         return self
@@ -161,7 +166,9 @@ class Cluster:
             found = [member for member in self.members if member.node.leads and member.store_id != but]
             return max(found, key=lambda member: member.node.status().term, default=None)
 
-        return await eventually(leading, 20, "a leader")
+        found = await eventually(leading, 20, "a leader")
+        assert found is not None
+        return found
 
     async def agree(self) -> None:
         """Every running member has applied the same, and all of it."""

@@ -16,13 +16,24 @@ class FakeExecutor:
 
     def __init__(self, name: str, store_id: int, *, incarnation: int = 1, slots: int = 1) -> None:
         self.hello = Hello(
-            CLUSTER_ID, store_id, name, incarnation, "voter", slots, {}, ("noop", "sleep"), "127.0.0.1:1", (), 1
+            CLUSTER_ID,
+            store_id,
+            name,
+            incarnation,
+            "voter",
+            slots,
+            {},
+            ("noop", "sleep"),
+            "127.0.0.1:1",
+            (),
+            1,
         )
         self.desired: tuple[Assignment, ...] = ()
         self.started: dict[FencingToken, Assignment] = {}
         self.stopped: list[FencingToken] = []
         self.recorded: set[FencingToken] = set()
         self.renewals: list[int] = []
+        self.keeps_beating = False
         self.welcomed = False
         self.error: RaftdError | None = None
         self._said: asyncio.Queue[AttachUp | None] = asyncio.Queue()
@@ -67,6 +78,8 @@ class FakeExecutor:
             self.started.update({a.token: a for a in message.welcome.desired})
         if message.renewal is not None:
             self.renewals.append(message.renewal.sequence)
+            if self.keeps_beating:
+                asyncio.get_running_loop().call_later(0.02, self.beat, message.renewal.sequence + 1)
         self.started.update({a.token: a for a in message.start})
         self.stopped.extend(stop.token for stop in message.stop)
         self.recorded.update(message.recorded)

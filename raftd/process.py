@@ -1,0 +1,95 @@
+"""The process around a node: its logging, its signals, and how it ends.
+
+What may live here: what belongs to a process and not to a node. A node that cannot go on ends here, at once and from
+whatever thread noticed: nothing may be acknowledged after a failed write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+import threading
+
+from raftd.config import Config
+from raftd.errors import RaftdError, StorageError
+from raftd.storage.directory import DataDirectory
+from raftd.wiring import Server
+
+log = logging.getLogger("raftd")
+
+FATAL_EXIT_CODE = 1
+STORAGE_EXIT_CODE = 3
+
+GC_THRESHOLD = 20_000
+"""Allocations between two young collections. The default of 700 collects hundreds of times a second under load, and
+every full one walks all tasks (36 ms for 200,000 objects)."""
+
+
+def serve(config: Config) -> int:
+    """Run a node until TERM or INT; the process's exit code.
+
+    Raises:
+        RaftdError: it could not be started.
+    """
+    _start_logging(config)
+    directory = DataDirectory.open(str(config.data_dir), segment_bytes=config.segment_bytes)
+    if (torn := directory.recovered.torn_tail) is not None:
+        log.warning(
+            "the log ended in a write that a crash interrupted; it was never acknowledged and is cut: %s",
+            torn,
+        )
+    gc.set_threshold(GC_THRESHOLD, 20, 100)
+    gc.freeze()
+    try:
+        return asyncio.run(_serve(config, directory))
+    except RaftdError as error:
+        log.error("%s", error.message)
+        raise
+
+
+async def _serve(config: Config, directory: DataDirectory) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = Server(config, directory, end_process)
+    await server.start()
+    await stop.wait()
+    log.info("told to stop")
+    await server.stop()
+    return 0
+
+
+_ending = threading.Lock()
+
+
+def end_process(error: BaseException) -> None:
+    """Say why and end this process now, without unwinding: nothing may be sent or written any more."""
+    if not _ending.acquire(blocking=False):
+        return  # another thread has begun to
+    expected = isinstance(error, RaftdError)
+    log.critical("the node cannot go on: %s", error, exc_info=None if expected else error)
+    message = error.message if isinstance(error, RaftdError) else f"{type(error).__name__}: {error}"
+    print(f"error: the node cannot go on: {message}", file=sys.stderr)
+    if isinstance(error, RaftdError) and error.try_:
+        log.critical("try: %s", error.try_)
+        print(f"try: {error.try_}", file=sys.stderr)
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(STORAGE_EXIT_CODE if isinstance(error, StorageError) else FATAL_EXIT_CODE)
+
+
+def _start_logging(config: Config) -> None:
+    handler: logging.Handler = logging.StreamHandler()
+    if config.log_file is not None:
+        handler = logging.handlers.RotatingFileHandler(
+            config.log_file, maxBytes=config.log_file_bytes, backupCount=1, encoding="utf-8"
+        )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=config.log_level.upper(), handlers=[handler])
+    logging.captureWarnings(True)

@@ -1,0 +1,316 @@
+"""The only composition root: a Config becomes a running node.
+
+What may live here: construction, start and stop, in order. No decision of the node's is taken here; the process around
+it (signals, logging, exit codes) is ``raftd.process``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from raftd.blobs.disk import DiskBlobs
+from raftd.blobs.fetch import Fetcher
+from raftd.blobs.local import LocalBlobs
+from raftd.blobs.replicate import Replicator
+from raftd.codec.genesis import decode_genesis
+from raftd.config import Config
+from raftd.errors import ConfigError, UnknownFormat, UnknownKind
+from raftd.executor.config import ExecutorConfig
+from raftd.executor.executor import Executor
+from raftd.node.applier import Applier
+from raftd.node.clock import ClusterClock, SystemClock
+from raftd.node.history import History
+from raftd.node.leaders import Leaders
+from raftd.node.leadership import Leadership
+from raftd.node.members import Members
+from raftd.node.node import Node
+from raftd.node.results import Directory, ResultBlobs
+from raftd.node.sessions import Sessions
+from raftd.raft.raw_node import RawNode
+from raftd.raft.ready import Status
+from raftd.raft.types import Config as RaftConfig
+from raftd.raft.types import Configuration, EntryType, NodeId
+from raftd.scheduler.machine import StateMachine
+from raftd.scheduler.model import Genesis
+from raftd.scheduler.state import State
+from raftd.services.admin import AdminService
+from raftd.services.blobs import BlobsService
+from raftd.services.cluster_view import ClusterView
+from raftd.services.consensus import ConsensusService
+from raftd.services.forwarding import Forwarder
+from raftd.services.logs import LogsReader
+from raftd.services.scheduler import SchedulerService
+from raftd.services.server import ServerHost, Services
+from raftd.storage.directory import DataDirectory
+from raftd.storage.log_store import LogStore
+from raftd.storage.thread import StorageThread
+from raftd.tasks import registry
+from raftd.transport.attach import GrpcAttachTransport
+from raftd.transport.base import LocalNode, RemoteNode
+from raftd.transport.blobs import GrpcPeerBlobs
+from raftd.transport.caller import Caller
+from raftd.transport.faults import FaultTable
+from raftd.transport.network import Network
+
+log = logging.getLogger(__name__)
+
+SERVER_GRACE_S = 1.0
+FAULTS_FILE = "faults.json"
+BLOBS_DIRECTORY = "blobs"
+APPLY_BYTES_PER_TURN = 256 * 1024
+"""Committed entries are applied in portions of this size, so that a long replay does not starve heartbeats."""
+
+Fatal = Callable[[BaseException], None]
+"""Called, from any thread, when the node cannot go on: the process must end without acknowledging anything."""
+
+
+class Server:
+    """A whole node. ``start`` and ``stop``, once each, on one event loop.
+
+    Args:
+        config: its settings.
+        directory: its open data directory; closed by ``stop``.
+        fatal: what to do when it cannot go on.
+
+    Raises:
+        ConfigError: the token file cannot be read, or the port is in use.
+        UnknownFormat: entry 1 is of a newer version.
+    """
+
+    def __init__(self, config: Config, directory: DataDirectory, fatal: Fatal) -> None:
+        self._config = config
+        self._directory = directory
+        identity = directory.identity
+        self._genesis = _genesis(directory)
+        self._local = LocalNode(
+            identity.cluster_id, identity.store_id, identity.name, _read_token(config.token_file)
+        )
+        self._clock = SystemClock()
+        self._cluster_clock = ClusterClock(self._clock)
+        self._registry = registry.load()
+        self._faults = FaultTable(identity.name, config.data_dir / FAULTS_FILE, config.fault_injection)
+        self._network = Network(self._local, directory.incarnation, self._faults)
+        self._caller = Caller(self._local, self._faults)
+        self._machine = StateMachine()
+        self._members = Members(self._state)
+        applier = Applier(self._machine, self._cluster_clock)
+        view = LogStore(directory.recovered.entries)
+        self._storage = StorageThread(directory.log, self._on_durable, fatal)
+        self.node = Node(
+            raw=self._core(view),
+            storage=self._storage,
+            view=view,
+            peers=self._network,
+            applier=applier,
+            clock=self._clock,
+            cluster_clock=self._cluster_clock,
+            tick_ms=config.tick_ms,
+            on_fatal=fatal,
+        )
+        self._network.on_unreachable = self.node.unreachable
+        self._leadership = Leadership(applier, self._clock, self._cluster_clock)
+        self._sessions = Sessions(
+            identity.cluster_id, identity.name, self.node, self._leadership, self._state, self._clock
+        )
+        self._leadership.bind(self._sessions)
+        self._history = History()
+        applier.on_effects(self._history.on_effects)
+        self._make_executor()
+        self._host = ServerHost(config.listen, self._local, self._faults, self.node, self._services())
+
+    async def start(self) -> None:
+        """Serve, follow or lead, and execute."""
+        self._storage.start()
+        await self._network.set_members(
+            RemoteNode(member.name, member.store_id, member.address) for member in self._genesis.members
+        )
+        self.node.start(self._leadership)
+        await self._host.start()
+        await self._executor.start()
+        log.info(
+            "%s (store %016x of cluster %016x, incarnation %d) serves on %s",
+            self._local.name,
+            self._local.store_id,
+            self._local.cluster_id,
+            self._directory.incarnation,
+            self._config.listen,
+        )
+
+    async def stop(self) -> None:
+        """Stop what runs, report what can be reported, flush, and let the data directory go; bounded in time."""
+        await self._executor.stop(self._config.stop_grace_ms)
+        await self._host.stop(SERVER_GRACE_S)
+        await self.node.stop()
+        await self._network.close()
+        await self._caller.close()
+        await asyncio.to_thread(self._storage.close)
+        self._directory.close()
+        log.info("%s has stopped", self._local.name)
+
+    # --- raftd.services.admin.NodeFacts -------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """What the core knows."""
+        return self.node.status()
+
+    @property
+    def fsync_ms(self) -> float:
+        """How long the last group commit took."""
+        return self._storage.metrics().fsync_last_ms
+
+    @property
+    def storage_queue(self) -> int:
+        """Writes that wait for the storage thread."""
+        return self._storage.metrics().queue_depth
+
+    @property
+    def slots_ready(self) -> bool:
+        """Every slot process is warm, and the executor is attached to a leader."""
+        return self._executor.slots_ready
+
+    # --- construction -------------------------------------------------------------------------------------------
+
+    def _on_durable(self, number: int) -> None:
+        self.node.durable(number)  # the node is made after the thread that reports to it
+
+    def _state(self) -> State:
+        return self._machine.state
+
+    def _core(self, view: LogStore) -> RawNode:
+        config = self._config
+        return RawNode(
+            RaftConfig(
+                id=self._local.store_id,
+                jitter=random.SystemRandom().randrange,
+                election_ticks=config.election_ticks,
+                heartbeat_ticks=config.heartbeat_ticks,
+                max_committed_bytes_per_ready=APPLY_BYTES_PER_TURN,
+            ),
+            Configuration(voters=tuple(member.store_id for member in self._genesis.members if member.voter)),
+            self._directory.recovered.hard_state,
+            view,
+        )
+
+    def _make_executor(self) -> None:
+        config, local = self._config, self._local
+        self._blobs = LocalBlobs(DiskBlobs(config.data_dir / BLOBS_DIRECTORY))
+        self._blob_directory = Directory(self._state, self._members)
+        peers = GrpcPeerBlobs(self._caller, self._blobs, self._remote_by_name)
+        self._replicator = Replicator(local.name, self._blobs, peers, self._blob_directory.is_up)
+        self._fetcher = Fetcher(local.name, self._blobs, peers, self._blob_directory)
+        results = ResultBlobs(self._blobs, self._replicator, self._fetcher, self._blob_directory)
+        self._executor = Executor(
+            ExecutorConfig(
+                data_dir=config.data_dir,
+                cluster_id=local.cluster_id,
+                store_id=local.store_id,
+                name=local.name,
+                role="voter",
+                address=config.address,
+                slots=config.slots,
+                kinds=self._registry.offered(config.allow),
+                labels=config.labels,
+                stop_grace_ms=config.stop_grace_ms,
+                nice=config.slot_nice,
+                output_limit_bytes=config.output_limit_bytes,
+            ),
+            incarnation=self._directory.incarnation,
+            next_incarnation=self._next_incarnation,
+            leaders=Leaders(self.node, self._members),
+            transport=GrpcAttachTransport(self._caller),
+            results=results,
+            blobs=results,
+        )
+
+    def _services(self) -> Services:
+        forwarder = Forwarder(self.node, self._remote, self._caller)
+        view = ClusterView(
+            self._local.name, self._state, self.node, self._members, self._sessions, self._cluster_clock
+        )
+        return Services(
+            scheduler=SchedulerService(
+                node=self.node,
+                state=self._state,
+                sessions=self._sessions,
+                history=self._history,
+                view=view,
+                forwarder=forwarder,
+                logs=LogsReader(
+                    self._local.name,
+                    self.node,
+                    self._state,
+                    self._members,
+                    self._executor.open_logs,
+                    self._caller,
+                ),
+                check=self._check_arguments,
+                faults=self._faults,
+                clock=self._clock,
+                leader_name=lambda: self._members.name(self.node.leader),
+            ),
+            admin=AdminService(
+                local=self._local,
+                incarnation=self._directory.incarnation,
+                address=self._config.address,
+                started_at_ms=time.time_ns() // 1_000_000,
+                members=self._members,
+                facts=self,
+                faults=self._faults,
+            ),
+            consensus=ConsensusService(self._local, self._is_member, self._faults, self.node.deliver),
+            blobs=BlobsService(
+                local=self._local,
+                blobs=self._blobs,
+                replicator=self._replicator,
+                fetcher=self._fetcher,
+                directory=self._blob_directory,
+                node=self.node,
+                forwarder=forwarder,
+            ),
+        )
+
+    def _is_member(self, store_id: NodeId) -> bool:
+        return any(member.store_id == store_id for member in self._genesis.members)
+
+    def _remote(self, store_id: NodeId) -> RemoteNode | None:
+        member = self._members.by_store_id(store_id)
+        if member is None or store_id == self._local.store_id:
+            return None
+        return RemoteNode(member.name, member.store_id, member.address)
+
+    def _remote_by_name(self, name: str) -> RemoteNode | None:
+        member = self._members.by_name(name)
+        return None if member is None else self._remote(member.store_id)
+
+    def _check_arguments(self, kind: str, args: tuple[str, ...]) -> None:
+        try:
+            self._registry.check(kind, args)
+        except UnknownKind:
+            return  # other nodes may offer it; the state machine knows every kind that was ever offered
+
+    async def _next_incarnation(self) -> int:
+        return await asyncio.to_thread(self._directory.next_incarnation)
+
+
+def _genesis(directory: DataDirectory) -> Genesis:
+    entries = directory.recovered.entries
+    if not entries or entries[0].index != 1 or entries[0].type is not EntryType.CONFIGURATION:
+        raise UnknownFormat(f"the log in {directory.path} does not begin with a genesis entry")
+    return decode_genesis(entries[0].data)
+
+
+def _read_token(file: Path | None) -> str:
+    if file is None:
+        return ""
+    try:
+        token = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the token file {file}: {error}") from None
+    if not token or any(not "!" <= character <= "~" for character in token):
+        raise ConfigError(f"the token file {file} holds no token", try_="one line of printable characters")
+    return token
