@@ -1,8 +1,8 @@
 """Finding and killing whole process trees: sessions of their own, stopped processes and daemons included.
 
-What may live here: the process table, what is below whom, and one killing pass. A pass is not enough, for processes fork
-while it looks: its callers repeat it until nothing is left. The supervisor loads this module, so it imports next to
-nothing.
+What may live here: the process table, what is below whom, and signals to many. One blow is not enough, for processes
+fork while one looks: callers repeat it until nothing is left. The supervisor loads this module, so it imports next
+to nothing.
 """
 
 from __future__ import annotations
@@ -39,12 +39,16 @@ def process_table() -> Table:
 
 def _table_from_ps() -> Table:
     """The same through ps, where there is no /proc (macOS)."""
+    import subprocess  # not at the top: the supervisor loads this module, and on Linux never comes here
+
     table: Table = {}
-    with os.popen("ps -A -o pid=,ppid=,state=") as lines:
-        for line in lines:
-            pid, parent, state = line.split()[:3]
-            if not state.startswith("Z"):
-                table[int(pid)] = int(parent)
+    listing = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,state="], capture_output=True, text=True, check=True
+    )
+    for line in listing.stdout.splitlines():
+        pid, parent, state = line.split()[:3]
+        if not state.startswith("Z"):
+            table[int(pid)] = int(parent)
     return table
 
 
@@ -68,19 +72,24 @@ def children(parent: int, table: Mapping[int, int]) -> set[int]:
     return {pid for pid, its_parent in table.items() if its_parent == parent}
 
 
-def send(pids: Iterable[int], number: signal.Signals) -> None:
+def send(pids: Iterable[int], number: signal.Signals) -> set[int]:
     """Signals each of them; those that have ended are passed over.
 
     A process id could in theory be taken by another process between the look at the table and this call; the kernel
     hands ids out in turn, so that a wrap-around within these microseconds is not to be expected.
+
+    Returns:
+        those that may not be signalled, because they have become another user's (a program like sudo).
     """
+    refused: set[int] = set()
     for pid in pids:
         try:
             os.kill(pid, number)
         except ProcessLookupError:
             continue
-        except PermissionError:  # it has become another user's (set-uid): beyond our power
-            continue
+        except PermissionError:
+            refused.add(pid)
+    return refused
 
 
 def marked(mark: str) -> set[int]:
@@ -94,19 +103,5 @@ def marked(mark: str) -> set[int]:
         except OSError:
             continue
         if wanted in environ.split(b"\0"):
-            found.add(pid)
-    return found
-
-
-def working_below(directory: str) -> set[int]:
-    """Processes whose working directory is below this one; empty where there is no /proc."""
-    prefix = directory.rstrip("/") + "/"
-    found: set[int] = set()
-    for pid in process_table():
-        try:
-            where = os.readlink(f"/proc/{pid}/cwd")
-        except OSError:
-            continue
-        if where.startswith(prefix):
             found.add(pid)
     return found

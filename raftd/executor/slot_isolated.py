@@ -1,0 +1,244 @@
+"""Attempts that get a process of their own under the slot: programs, and kinds that are declared isolated.
+
+What may live here: starting that process, standing between it and raftd while it runs, and ending it with all that it
+started. The slot does nothing else meanwhile, so that it can react at once, also to the death of the supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from raftd.executor import kernel
+from raftd.executor.frames import Decoder, EndReport, RunRequest, encode, end_report
+from raftd.executor.process_tree import descendants, process_table, send
+from raftd.executor.slot import Slot, attempt_env, end_descendants, reason_of, use_stdio, wall_ms
+
+_LOOK_EVERY_MS = 1_000
+"""How often the slot looks whether its supervisor still lives, should no signal have said so (macOS sends none)."""
+
+
+def run_isolated(slot: Slot, kind: Any, request: RunRequest, payload: bytes) -> tuple[EndReport, bytes]:
+    """Runs an attempt in a process of its own; returns the report of its end and the bytes of a small result."""
+    started_at_ms = wall_ms()
+    workdir = slot.make_workdir()
+    env = dict(os.environ) | attempt_env(request)
+    try:
+        if kind.program is not None:
+            report, body = _Child(slot, request).program(kind.program(request.args), payload, workdir, env)
+        else:
+            report, body = _Child(slot, request).callable(payload, workdir, env)
+    except (
+        Exception
+    ) as error:  # no such program, no memory, a broken kind: the attempt's failure, not the slot's
+        report, body = EndReport(request.token, "failed", reason=_start_failure(error)), b""
+    end_descendants()
+    slot.remove_workdir()
+    if slot.stopped:
+        report, body = EndReport(request.token, "stopped", reason=report.reason), b""
+    return replace(report, started_at_ms=started_at_ms, ended_at_ms=wall_ms(), mode=kind.result), body
+
+
+class _Child:
+    """The process of one attempt, and the slot that watches it."""
+
+    def __init__(self, slot: Slot, request: RunRequest) -> None:
+        self._slot = slot
+        self._request = request
+        self._relay: socket.socket | None = None  # to a slot-like child; a program has none
+        self._from_child = Decoder()
+        self._ended: tuple[EndReport, bytes] | None = None
+
+    def program(
+        self, argv: Sequence[str], payload: bytes, workdir: Path, env: dict[str, str]
+    ) -> tuple[EndReport, bytes]:
+        """Executes argv; its result is the end of what it printed."""
+        with _stdin(payload) as stdin:
+            child = subprocess.Popen(argv, stdin=stdin, cwd=workdir, env=env, process_group=0)
+        reason = describe_status(self._watch(child))
+        if reason:
+            return EndReport(self._request.token, "failed", reason=reason), b""
+        return EndReport(self._request.token, "succeeded", result="stdout"), b""
+
+    def callable(self, payload: bytes, workdir: Path, env: dict[str, str]) -> tuple[EndReport, bytes]:
+        """Runs a Python kind in a fresh interpreter that talks to this slot as this slot talks to raftd."""
+        ours, theirs = socket.socketpair()
+        argv = [
+            sys.executable,
+            "-m",
+            __name__,
+            str(theirs.fileno()),
+            str(os.getpid()),
+            str(self._slot.run_dir),
+        ]
+        with ours, _stdin(payload) as stdin:
+            with theirs:
+                child = subprocess.Popen(
+                    argv, stdin=stdin, cwd=workdir, env=env, process_group=0, pass_fds=[theirs.fileno()]
+                )
+            self._relay = ours
+            ours.sendall(encode(self._request.head(), payload))
+            status = self._watch(child)
+            ours.setblocking(False)  # what it started may still hold the other end: no reason to wait
+            while self._hear_child():
+                continue
+        if self._ended is not None:
+            return self._ended
+        return EndReport(
+            self._request.token, "failed", reason=describe_status(status) or "ended without a word"
+        ), b""
+
+    def _watch(self, child: subprocess.Popen[bytes]) -> int:
+        """Waits for the process's end; returns its wait status."""
+        reader, writer = os.pipe()
+        for fd in (reader, writer):
+            os.set_blocking(fd, False)
+        handlers = {
+            number: signal.signal(number, lambda *_: None) for number in (signal.SIGCHLD, signal.SIGTERM)
+        }
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        # While a task runs in a slot, only SIGKILL is sure to end it. Here the slot itself is in control: it kills the
+        # task with everything below it, and ends, which also covers daemons, whom the kernel would not tell.
+        kernel.die_with_parent(signal.SIGTERM)
+        try:
+            status = self._wait_for(child.pid, reader)
+            child.returncode = os.waitstatus_to_exitcode(status)  # reaped here, not by Popen
+            return status
+        finally:
+            kernel.die_with_parent(signal.SIGKILL)
+            signal.set_wakeup_fd(-1)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            os.close(reader)
+            os.close(writer)
+            self._exit_if_orphaned()
+
+    def _wait_for(self, pid: int, wake: int) -> int:
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        poll.register(self._slot.sock, select.POLLIN)
+        if self._relay is not None:
+            poll.register(self._relay, select.POLLIN)
+        self._obey_raftd()  # the stop may have come together with the attempt
+        while True:
+            self._exit_if_orphaned()
+            if (status := _reap(pid)) is not None:
+                return status
+            for fd, _ in poll.poll(_LOOK_EVERY_MS):
+                if fd == wake:
+                    os.read(fd, 4096)
+                elif fd == self._slot.sock.fileno():
+                    self._hear_raftd()
+                elif not self._hear_child():
+                    poll.unregister(fd)
+
+    def _exit_if_orphaned(self) -> None:
+        if os.getppid() != self._slot.parent:
+            end_descendants()
+            os._exit(1)
+
+    def _hear_raftd(self) -> None:
+        if not self._slot.receive():
+            end_descendants()
+            os._exit(0)
+        self._obey_raftd()
+
+    def _obey_raftd(self) -> None:
+        if self._slot.take_stop():
+            if self._relay is not None:
+                self._tell_child({"t": "stop", "token": self._request.token})
+            below = descendants((os.getpid(),), process_table())
+            send(below, signal.SIGTERM)
+            send(below, signal.SIGCONT)  # one that was stopped could not end
+        while (answer := self._slot.take("blob")) is not None:
+            self._tell_child(answer[0])
+
+    def _tell_child(self, head: dict[str, Any]) -> None:
+        if self._relay is not None:
+            try:
+                self._relay.sendall(encode(head))
+            except ConnectionError:
+                return  # it has ended, and will be reaped
+
+    def _hear_child(self) -> bool:
+        """Passes on what an isolated Python kind says; False when it has closed its end."""
+        assert self._relay is not None
+        try:
+            data = self._relay.recv(262_144)
+        except (ConnectionError, BlockingIOError):
+            data = b""
+        for head, body in self._from_child.feed(data):
+            if head["t"] == "ended":
+                self._ended = (end_report(head), body)
+            else:
+                self._slot.send(head, body)
+        return bool(data)
+
+
+def _stdin(payload: bytes) -> IO[bytes]:
+    """The payload as a file to read from: not a pipe, which somebody would have to fill while the task runs."""
+    if hasattr(os, "memfd_create"):
+        file: IO[bytes] = os.fdopen(os.memfd_create("stdin"), "w+b")
+    else:
+        from tempfile import TemporaryFile  # macOS; not small
+
+        file = TemporaryFile()  # noqa: SIM115  # the caller closes it
+    file.write(payload)
+    file.seek(0)
+    return file
+
+
+def _reap(wanted: int) -> int | None:
+    """Reaps what has ended, adopted orphans included; the wait status of the wanted process, once it is there."""
+    found: int | None = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
+        if pid == wanted:
+            found = status
+
+
+def describe_status(status: int) -> str:
+    """What a wait status means, in words; empty for success."""
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        try:
+            name = f" ({signal.Signals(-code).name})"
+        except ValueError:
+            name = ""
+        return f"killed by signal {-code}{name}"
+    return f"exit status {code}" if code else ""
+
+
+def _start_failure(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"no program {os.fsdecode(error.filename)!r} on this node"
+    if isinstance(error, PermissionError) and error.filename:
+        return f"{os.fsdecode(error.filename)!r} may not be executed on this node"
+    return reason_of(error)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one attempt of an isolated Python kind: ``SOCKET_FD SLOT_PID RUN_DIR``."""
+    fd, parent, run_dir = arguments
+    use_stdio()
+    slot = Slot(socket.socket(fileno=int(fd)), Path(run_dir), int(parent))
+    slot.sock.set_inheritable(False)
+    slot.serve_isolated()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
