@@ -38,7 +38,7 @@ def run(data: Path) -> None:
         fail(3, f"{data} is not initialised")
     if (data.parent / "crash").exists() or (data.parent.parent.parent / "crash").exists():
         fail(1, "crashed, as the test wants it")
-    lock = open(data / "lock", "w")  # noqa: SIM115  held until the process ends
+    lock = os.open(data / "lock", os.O_RDWR | os.O_CREAT)  # held until the process ends
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

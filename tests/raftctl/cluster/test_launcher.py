@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,8 @@ Started = Callable[[], dict[str, ProcessIdentity]]
 TIMEOUT_S = 20.0
 
 
-def up(launcher: Launcher, size: int | None = 3, **options: object) -> None:
-    launcher.up(UpRequest(size=size, **options), wait=True, timeout_s=TIMEOUT_S)  # type: ignore[arg-type]
+def up(launcher: Launcher, size: int = 3, **options: Any) -> None:
+    launcher.up(UpRequest(size=size, **options), wait=True, timeout_s=TIMEOUT_S)
 
 
 def test_up_starts_every_node_and_down_leaves_nothing(launcher: Launcher, started: Started) -> None:
