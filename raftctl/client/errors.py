@@ -14,7 +14,7 @@ What may live here: exception classes and the table from wire codes to them. No 
     │   ├── NoLeader  NotLeader  NoQuorum  OutcomeUnknown  DeadlinePassed  ShuttingDown  PeerUnreachable
     │   └── NodeUnreachable             no connection, or no answer in time: said by the SDK itself
     ├── Rejected                                                                              exit 6
-    │   ├── QueueFull  TooManyUncommitted  RequestIdConflict  NameTaken
+    │   ├── QueueFull  TooManyUncommitted  RequestIdConflict  RequestExpired  NameTaken
     ├── Refused                                                                               exit 1
     │   ├── Unauthenticated  WrongIdentity  FaultInjectionOff
     ├── TaskFailed                      a result was asked for and there is none              exit 5
@@ -187,6 +187,12 @@ class RequestIdConflict(Rejected):
     """This request id was used for another request."""
 
     code = "request_id_conflict"
+
+
+class RequestExpired(Rejected):
+    """The request id is older than the cluster's memory: whether it was accepted once, nobody can say any more."""
+
+    code = "request_expired"
 
 
 class NameTaken(Rejected):

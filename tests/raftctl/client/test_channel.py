@@ -1,0 +1,231 @@
+"""Who is asked, how often, and what a failure means."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+
+import grpc
+import pytest
+
+import raftd.errors
+from raftctl.client import errors
+from raftctl.client.async_client import AsyncClient
+from raftctl.client.channel import more_telling
+from raftctl.client.models import Submission
+from raftctl.client.request_ids import new_request_id
+from raftctl.endpoints import Endpoints
+from raftctl.errors import ExitCode
+from tests.raftctl.conftest import with_client
+from tests.raftctl.fake_server import Failure, FakeCluster
+
+NOOP = Submission("noop")
+
+
+def asked(cluster: FakeCluster, method: str) -> dict[str, int]:
+    return {name: node.calls[method] for name, node in cluster.nodes.items()}
+
+
+def test_a_hint_leads_to_the_leader_and_is_remembered(cluster: FakeCluster) -> None:
+    cluster.lead("n3")
+    for name in ("n1", "n2"):
+        cluster.nodes[name].always["Submit"] = Failure("not_leader")
+
+    async def use(client: AsyncClient) -> None:
+        await client.submit(NOOP)
+        assert asked(cluster, "Submit") == {"n1": 1, "n2": 0, "n3": 1}
+        await client.submit(NOOP)
+        assert asked(cluster, "Submit") == {"n1": 1, "n2": 0, "n3": 2}
+
+    with_client(cluster, use)
+
+
+def test_an_unknown_outcome_is_asked_again_under_the_same_id(cluster: FakeCluster) -> None:
+    lost = Failure("outcome_unknown", status=grpc.StatusCode.ABORTED, after_applying=True)
+    cluster.nodes["n1"].failures["Submit"] = [lost]
+
+    async def use(client: AsyncClient) -> None:
+        accepted = await client.submit(NOOP)
+        assert accepted.duplicate
+        assert list(cluster.tasks) == [accepted.task_id]
+
+    with_client(cluster, use)
+
+
+def test_a_node_that_is_gone_is_passed_over(cluster: FakeCluster) -> None:
+    cluster.stop("n1")
+
+    async def use(client: AsyncClient) -> None:
+        assert (await client.submit(NOOP)).task_id == "t1"
+
+    with_client(cluster, use)
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_node_that_hangs_takes_a_part_of_the_time_only(cluster: FakeCluster) -> None:
+    cluster.nodes["n1"].hangs.add("Submit")
+
+    async def use(client: AsyncClient) -> None:
+        await client.submit(NOOP)
+        await client.submit(NOOP)
+        assert cluster.nodes["n1"].calls["Submit"] == 1, "who hung is asked last"
+
+    with_client(cluster, use)
+
+
+def test_leadership_that_is_found_late_is_waited_for(cluster: FakeCluster) -> None:
+    for node in cluster.nodes.values():
+        node.failures["Submit"] = [Failure("no_leader")] * 3
+
+    async def use(client: AsyncClient) -> None:
+        assert (await client.submit(NOOP)).task_id == "t1"
+
+    with_client(cluster, use)
+
+
+def test_what_no_other_node_would_change_is_raised_at_once(cluster: FakeCluster) -> None:
+    async def use(client: AsyncClient) -> None:
+        with pytest.raises(errors.UnknownKind) as raised:
+            await client.submit(Submission("no-such-kind"))
+        assert raised.value.exit_code is ExitCode.USAGE
+        with pytest.raises(errors.TaskNotFound):
+            await client.task("t99")
+
+    with_client(cluster, use)
+    assert sum(asked(cluster, "Submit").values()) == 1
+    assert sum(asked(cluster, "Get").values()) == 1
+
+
+def test_a_wrong_token_is_no_reason_to_try_elsewhere(cluster: FakeCluster) -> None:
+    async def main() -> None:
+        stranger = Endpoints(cluster.endpoints.addresses, "not-the-token")
+        async with AsyncClient(stranger) as client:
+            with pytest.raises(errors.Unauthenticated):
+                await client.submit(NOOP)
+
+    asyncio.run(main())
+    assert sum(asked(cluster, "Submit").values()) == 1
+    assert not cluster.tasks
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_without_a_quorum_it_says_how_many_are_up_and_whom_to_start(five: FakeCluster) -> None:
+    for name in ("n3", "n4", "n5"):
+        five.stop(name)
+    five.no_leader("n1", "n2")
+
+    async def use(client: AsyncClient) -> None:
+        with pytest.raises(errors.NoQuorum) as raised:
+            await client.submit(NOOP)
+        assert raised.value.message == "no quorum: 2 of 5 voters are up"
+        assert raised.value.try_ == "raftctl node start n3"
+        assert raised.value.exit_code is ExitCode.UNAVAILABLE
+
+    with_client(five, use, timeout_s=0.5)
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_cluster_that_is_cut_to_pieces_is_told_to_heal(five: FakeCluster) -> None:
+    five.no_leader()
+    five.nodes["n2"].cuts = [("n1", "n2")]
+
+    async def use(client: AsyncClient) -> None:
+        with pytest.raises(errors.NoLeader) as raised:
+            await client.submit(NOOP)
+        assert "5 of 5 voters are up" in raised.value.message
+        assert raised.value.try_ == "raftctl heal"
+
+    with_client(five, use, timeout_s=0.5)
+
+
+def test_a_cluster_that_is_down_is_told_to_start(cluster: FakeCluster) -> None:
+    for name in cluster.nodes:
+        cluster.stop(name)
+
+    async def use(client: AsyncClient) -> None:
+        with pytest.raises(errors.NodeUnreachable) as raised:
+            await client.submit(NOOP)
+        assert raised.value.message == "no node answers (3 asked)"
+        assert raised.value.try_ == "raftctl cluster start"
+
+    with_client(cluster, use, timeout_s=0.3)
+
+
+def test_submissions_that_come_together_travel_together(cluster: FakeCluster) -> None:
+    async def use(client: AsyncClient) -> None:
+        answers = await asyncio.gather(*(client.submit(NOOP) for _ in range(200)))
+        assert len({accepted.task_id for accepted in answers}) == 200
+        assert sum(cluster.batches) == 200
+        assert len(cluster.batches) <= 3
+
+    with_client(cluster, use)
+
+
+def test_one_refusal_in_a_batch_is_its_own(cluster: FakeCluster) -> None:
+    async def use(client: AsyncClient) -> None:
+        good, bad, fine = await client.submit_many([NOOP, Submission("nonsense"), NOOP])
+        assert isinstance(bad, errors.UnknownKind)
+        assert not isinstance(good, Exception)
+        assert not isinstance(fine, Exception)
+
+    with_client(cluster, use)
+
+
+def test_lists_come_page_by_page(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raftctl.client.async_client.PAGE_COUNT", 10)
+
+    async def use(client: AsyncClient) -> None:
+        await client.submit_many([NOOP] * 25)
+        assert [task.task_id async for task in client.tasks()] == [f"t{n}" for n in range(1, 26)]
+        assert sum(asked(cluster, "List").values()) == 3
+        assert [task.task_id async for task in client.tasks(limit=12)] == [f"t{n}" for n in range(1, 13)]
+
+    with_client(cluster, use)
+
+
+def test_every_code_of_a_node_has_its_error_here() -> None:
+    """The two trees are written apart, for the packages do not import each other; here they are held together."""
+    theirs = [
+        kind
+        for _, kind in inspect.getmembers(raftd.errors, inspect.isclass)
+        if issubclass(kind, raftd.errors.RaftdError)
+    ]
+    exits = {
+        raftd.errors.InvalidRequest: ExitCode.USAGE,
+        raftd.errors.NotFound: ExitCode.NOT_FOUND,
+        raftd.errors.Unavailable: ExitCode.UNAVAILABLE,
+        raftd.errors.Rejected: ExitCode.REJECTED,
+    }
+    own = {
+        "error",
+        "config",
+        "storage",
+        "unknown_format",
+        "incarnation_lost",
+    }  # never the answer to a call of a client
+    for kind in theirs:
+        made = errors.from_code(kind.code, "message", "try")
+        assert (made.message, made.try_) == ("message", "try")
+        expected = next((exits[parent] for parent in kind.__mro__ if parent in exits), ExitCode.ERROR)
+        if kind.code not in own:
+            assert made.code == kind.code
+            assert made.exit_code is expected, kind
+        if issubclass(kind, raftd.errors.Unavailable):
+            assert made.retryable
+
+
+def test_the_most_telling_failure_is_reported() -> None:
+    silent, leaderless, torn = errors.NodeUnreachable("a"), errors.NoLeader("b"), errors.NoQuorum("c")
+    assert more_telling(silent, leaderless) is leaderless
+    assert more_telling(leaderless, silent) is leaderless
+    assert more_telling(leaderless, torn) is torn
+    assert more_telling(torn, leaderless) is torn
+
+
+def test_request_ids_carry_their_time_and_differ() -> None:
+    first, second = new_request_id(), new_request_id()
+    assert first != second
+    stamp, _, random = first.partition("-")
+    assert len(stamp) == 12
+    assert len(random) == 20
+    assert int(stamp, 16) > 1_700_000_000_000
