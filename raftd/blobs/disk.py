@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from raftd.blobs.ref import DEFAULT_MAX_BLOB_BYTES, BlobRef, check_digest, check_size, frames_of
@@ -144,7 +145,7 @@ class DiskBlobs:
                 raise _not_here(digest)
             place = self._place(digest, held.pinned)
             try:
-                file = open(place, "rb", buffering=0)  # noqa: SIM115 - the download closes it
+                file = FileIO(place, "rb")
             except FileNotFoundError:
                 self._set_aside(digest, None)
                 raise _not_here(digest) from None

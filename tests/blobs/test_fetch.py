@@ -88,6 +88,7 @@ def test_when_nobody_waits_any_more_the_pull_ends_and_the_next_one_starts_anew(t
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+        await eventually(lambda: len(asyncio.all_tasks()) <= 2, 5, "the end of the pull")
         network.pull_gate.set()
         assert (await fetcher.fetch(ref.digest)).read_bytes() == DATA
         assert network.pulls == ["n2", "n2"]

@@ -21,7 +21,6 @@ def run(
     scenario: Callable[[FakeNetwork, Replicator, BlobRef], Awaitable[None]],
     *,
     local_name: str = "n1",
-    hedge_ms: int = 60_000,
 ) -> None:
     async def main() -> None:
         network = FakeNetwork(path, (*NAMES, "w1"))
@@ -32,7 +31,7 @@ def run(
             network.nodes[local_name],
             peers,
             lambda name: name not in network.cut,
-            hedge_ms=hedge_ms,
+            hedge_ms=60_000,
         )
         await asyncio.wait_for(scenario(network, replicator, ref), 30)
 
@@ -112,10 +111,14 @@ def test_without_a_majority_it_says_who_failed_and_why(tmp_path: Path) -> None:
 def test_a_paused_node_gets_company(tmp_path: Path) -> None:
     async def scenario(network: FakeNetwork, replicator: Replicator, ref: BlobRef) -> None:
         network.paused = {"n2", "n3"}
-        holders = await replicator.replicate(ref.digest, replicas=3, candidates=NAMES, timeout_ms=20_000)
+        first = Replicator(
+            "n1", network.nodes["n1"], network.peers("n1"), lambda name: name in network.paused, hedge_ms=20
+        )
+        holders = await first.replicate(ref.digest, replicas=3, candidates=NAMES, timeout_ms=10_000)
         assert holders == ("n1", "n4", "n5")
+        assert set(network.pushes[:2]) == {"n2", "n3"}
 
-    run(tmp_path, scenario, hedge_ms=20)
+    run(tmp_path, scenario)
 
 
 def test_the_deadline_ends_it_and_leaves_no_push_behind(tmp_path: Path) -> None:
