@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from raftd.blobs.cluster import ClusterBlobs, majority
 from raftd.blobs.fetch import Fetcher
-from raftd.blobs.ref import FRAME_BYTES, BadDigest, BlobRef, NotEnoughReplicas, ref_of
+from raftd.blobs.ref import FRAME_BYTES, BadDigest, BlobRef, ref_of
+from raftd.blobs.replicate import Replicator
 from raftd.errors import BlobNotFound, PeerUnreachable
 from tests.blobs.fakes import FakeDirectory, FakeNetwork, stream
 from tests.support import eventually
@@ -163,29 +163,18 @@ def test_a_damaged_replica_of_this_node_is_replaced_from_a_peer(tmp_path: Path) 
     run(tmp_path, scenario)
 
 
-def test_the_whole_store_from_put_to_get(tmp_path: Path) -> None:
+def test_from_put_to_get_while_a_minority_is_cut(tmp_path: Path) -> None:
     async def scenario() -> None:
         network, directory = FakeNetwork(tmp_path, NAMES), FakeDirectory(NAMES)
-        stores = {
-            name: ClusterBlobs(name, network.nodes[name], network.peers(name), directory) for name in NAMES
-        }
-        ref, holders = await stores["n1"].put(DATA)
-        assert len(holders) == majority(5) == 3
+        ref = await network.nodes["n1"].put(stream([DATA]))
+        replicator = Replicator("n1", network.nodes["n1"], network.peers("n1"), directory.is_up)
+        holders = await replicator.replicate(
+            ref.digest, replicas=3, candidates=directory.voters(), timeout_ms=10_000
+        )
         directory.note(ref, *holders)
         network.cut = set(holders[1:])
-        outsider = next(name for name in NAMES if name not in holders)
-        assert stores[outsider].stat(ref.digest) == (ref, holders, False)
-        assert (await stores[outsider].fetch(ref.digest)).read_bytes() == DATA
-        assert stores[outsider].stat(ref.digest) == (ref, holders, True)
-        with pytest.raises(BlobNotFound):
-            await stores[next(name for name in NAMES if name not in (outsider, *holders))].open(
-                ref.digest, local_only=True
-            )
-        network.cut = {"n2", "n3", "n4"}
-        with pytest.raises(NotEnoughReplicas):
-            await stores["n1"].put_frames(stream([b"more"]), timeout_ms=5000)
-        more, holders = await stores["n1"].put_frames(stream([b"more"]), replicas=2, size_bytes=4)
-        assert (more, holders) == (ref_of(b"more"), ("n1", "n5"))
-        assert await stores["n2"].accept(stream([b"more"]), digest=more.digest) == more
+        for name in NAMES:
+            fetcher = Fetcher(name, network.nodes[name], network.peers(name), directory)
+            assert (await fetcher.fetch(ref.digest)).read_bytes() == DATA
 
     asyncio.run(scenario())
