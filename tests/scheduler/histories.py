@@ -1,0 +1,222 @@
+"""Histories of commands for the tests that try everything: sensible ones, stale ones, and garbage that can be decoded.
+
+A history is a list of numbers and is played on a state: each step looks at the state to aim at something that is
+there, or misses on purpose. Replicas that play the same entries must agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from hypothesis import strategies as st
+
+from raftd.scheduler import queries
+from raftd.scheduler.commands import (
+    Batch,
+    Cancel,
+    Command,
+    Header,
+    MarkStopping,
+    NodeLost,
+    Occupy,
+    RecordBlob,
+    RegisterNode,
+    Vacate,
+)
+from raftd.scheduler.model import (
+    ArraySpec,
+    AttemptOutcome,
+    BlobRef,
+    FencingToken,
+    NodeRole,
+    Settings,
+    StopReason,
+    TaskSpec,
+)
+from raftd.scheduler.planner import InFlight, Observations, PlanningView, plan
+from raftd.scheduler.state import State
+from tests.scheduler.world import START_MS, registration, submission
+
+SMALL = Settings(
+    max_queue=10,
+    max_array=8,
+    request_retention_ms=20_000,
+    tasks_kept=12,
+    tasks_kept_ms=60_000,
+    max_attempts_kept=3,
+    crash_limit=3,
+)
+"""Limits so low that every history runs into them."""
+
+_NAMES = ("n1", "n2", "n3", "n9")
+_U32, _U64 = (1 << 32) - 1, (1 << 64) - 1
+
+_ABSURD_SPECS: tuple[dict[str, Any], ...] = (
+    {"kind": "unheard-of"},
+    {"kind": ""},
+    {"priority": -(2**31)},
+    {"retries": _U32},
+    {"backoff_first_ms": _U64},
+    {"run_timeout_ms": _U64},
+    {"payload": bytes(300_000)},
+)
+_ABSURD_ARRAYS = (ArraySpec(5, 4), ArraySpec(0, 9), ArraySpec(0, _U64), ArraySpec(0, 1, _U64))
+
+seeds = st.integers(0, _U64)
+lengths = st.integers(1, 60)
+
+
+class Historian:
+    """Makes the entries of one history.
+
+    Args:
+        seed: equal seeds and equal states give equal entries.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
+        self._now_ms = START_MS
+        # Some histories have a leader whose clock is absurd; what comes after it is late for ever.
+        self._absurd_clock = self._random.random() < 0.1
+
+    def entry(self, state: State) -> Batch:
+        """The next entry for this state."""
+        random = self._random
+        self._now_ms += random.choice((0, 1, 300, 2_000, 30_000, -1_000))
+        commands = tuple(self._command(state) for _ in range(random.choice((0, 1, 1, 2, 5))))
+        if random.random() < 0.4:
+            view = PlanningView(state, InFlight())
+            commands += plan(view, Observations(), max(self._now_ms, state.cluster_time_ms))
+        absurd = self._absurd_clock and random.random() < 0.05
+        now_ms = random.choice((0, _U64)) if absurd else self._now_ms
+        return Batch(Header(now_ms, random.getrandbits(64)), commands)
+
+    def _command(self, state: State) -> Command:
+        steps = (
+            self._submit,
+            self._submit,
+            self._vacate,
+            self._vacate,
+            self._vacate,
+            self._occupy,
+            self._cancel,
+            self._mark,
+            self._register,
+            self._register,
+            self._lose,
+            self._record,
+        )
+        return self._random.choice(steps)(state)
+
+    def _submit(self, state: State) -> Command:
+        random = self._random
+        # A plain id from a small pool collides; an SDK id may be fresh, old, or of the future.
+        created_ms = max(0, self._now_ms - random.choice((0, 5_000, 25_000, -50_000)))
+        request_id = random.choice((f"r{random.randrange(12)}", f"{created_ms:012x}-{random.randrange(30)}"))
+        spec = TaskSpec(
+            kind=random.choice(("noop", "sleep", "render-tile")),
+            args=("{}",) * random.randrange(3),
+            priority=random.choice((0, 0, 5, -5, 2**31 - 1)),
+            retries=random.choice((0, 1, 3)),
+            backoff_first_ms=random.choice((0, 1_000)),
+            run_timeout_ms=random.choice((0, 1_000)),
+        )
+        array = None
+        if random.random() < 0.3:
+            array = ArraySpec(3, 3 + random.choice((0, 2, 5)), random.choice((0, 1, 2)))
+        if random.random() < 0.15:
+            spec = replace(spec, **random.choice(_ABSURD_SPECS))
+        elif random.random() < 0.1:
+            array = random.choice(_ABSURD_ARRAYS)
+        return submission(request_id, spec, array)
+
+    def _vacate(self, state: State) -> Command:
+        random = self._random
+        task_id, attempt, token = self._attempt(state)
+        result = random.choice(
+            (None, b"", b"r", b"x" * 5_000, BlobRef("ab" * 32, 7), BlobRef("cd" * 32, _U64), BlobRef("no", 1))
+        )
+        return Vacate(
+            task_id,
+            attempt,
+            token,
+            random.choice(tuple(AttemptOutcome)),
+            random.choice(("", "boom", "\x00" * 2_000)),
+            result,
+            random.choice(((), ("n1",), ("n2", "n9", ""))),
+            random.choice((0, self._now_ms, _U64)),
+            random.choice((0, self._now_ms, _U64)),
+        )
+
+    def _occupy(self, state: State) -> Command:
+        random = self._random
+        name = random.choice(_NAMES)
+        node = state.nodes.get(name)
+        incarnation = random.choice((0 if node is None else node.incarnation, random.randrange(4)))
+        return Occupy(self._task_id(state), name, incarnation, random.choice((0, 1, _U32)))
+
+    def _cancel(self, state: State) -> Command:
+        random = self._random
+        if random.random() < 0.3:
+            return Cancel(job_id=random.choice((1, 2, 3, _U64, max(state.next_job_id - 1, 0))))
+        if random.random() < 0.1:
+            return Cancel(reason="r" * 5_000)
+        return Cancel(task_id=self._task_id(state))
+
+    def _mark(self, state: State) -> Command:
+        task_id, attempt, token = self._attempt(state)
+        return MarkStopping(task_id, attempt, token, self._random.choice(tuple(StopReason)))
+
+    def _register(self, state: State) -> Command:
+        random = self._random
+        name = random.choice(_NAMES)
+        node = state.nodes.get(name)
+        incarnation = (1 if node is None else node.incarnation) + random.choice((0, 0, 0, 1, 1, -1))
+        if random.random() < 0.1:
+            return RegisterNode(
+                random.choice((name, name, "x" * 70)),
+                random.choice((0, 1, 77)),
+                random.choice((0, 5, _U64)),
+                random.choice(tuple(NodeRole)),
+                random.choice((0, 1, _U32)),
+                (("zone", "a"), ("zone", "b")),
+                ("noop", "noop", "sleep"),
+                "",
+            )
+        kinds = random.choice((("noop", "sleep", "render-tile"), ("noop",), ("sleep", "noop")))
+        return registration(name, max(incarnation, 0), random.choice((1, 2, 2, 0)), kinds)
+
+    def _lose(self, state: State) -> Command:
+        name = self._random.choice(_NAMES)
+        node = state.nodes.get(name)
+        return NodeLost(name, self._random.choice((0 if node is None else node.incarnation, 1)))
+
+    def _record(self, state: State) -> Command:
+        digest = self._random.choice(("ab" * 32, "cd" * 32, "", "xy" * 32))
+        holders = self._random.choice(((), ("n1", "n3"), ("nobody",)))
+        return RecordBlob(BlobRef(digest, self._random.choice((7, 8, _U64))), holders)
+
+    def _task_id(self, state: State) -> int:
+        known = [task.id for task in state.tasks.values()]
+        if known and self._random.random() < 0.8:
+            return self._random.choice(known)
+        return self._random.choice((self._random.randrange(state.next_task_id + 1), 0, _U64))
+
+    def _attempt(self, state: State) -> tuple[int, int, FencingToken]:
+        random = self._random
+        running = queries.executing(state)
+        if running and random.random() < 0.8:
+            row = random.choice(running)
+            wrong = random.random() < 0.1
+            return row.task.id, row.attempt.number + wrong, row.attempt.token
+        task = state.tasks.get(self._task_id(state))
+        if task is not None and task.attempts:
+            old = random.choice(task.attempts)
+            return task.id, old.number, old.token
+        return (
+            self._task_id(state),
+            random.choice((0, 1, _U32)),
+            FencingToken(random.choice((0, 1, _U64)), _U64),
+        )

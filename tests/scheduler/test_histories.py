@@ -1,0 +1,227 @@
+"""Any history: no exception, every invariant after every entry, and the same result on every replica."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+
+from raftd.codec.commands import decode_batch, encode_batch
+from raftd.codec.snapshot import decode_snapshot, encode_snapshot
+from raftd.scheduler import invariants
+from raftd.scheduler.machine import OutOfOrder, StateMachine
+from raftd.scheduler.model import AttemptOutcome, FencingToken, TaskState
+from raftd.scheduler.state import State
+from tests.scheduler.histories import SMALL, Historian, lengths, seeds
+from tests.scheduler.world import GENESIS, World
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def founded() -> StateMachine:
+    machine = StateMachine(State(SMALL))
+    machine.apply_genesis(1, GENESIS)
+    return machine
+
+
+@given(seeds, lengths)
+@settings(max_examples=150)
+def test_every_invariant_holds_after_every_entry_whatever_it_says(seed: int, length: int) -> None:
+    machine, historian = founded(), Historian(seed)
+    token = FencingToken(0, 0)
+    for index in range(2, length + 2):
+        batch = historian.entry(machine.state)
+        outcome = machine.apply(index, batch)
+        assert len(outcome.replies) == len(batch.commands)
+        token = invariants.check_step(token, machine.state)
+
+
+@given(seeds, lengths)
+@settings(max_examples=50)
+def test_a_replica_that_reads_the_entries_from_bytes_agrees_in_everything(seed: int, length: int) -> None:
+    leader, follower, historian = founded(), founded(), Historian(seed)
+    for index in range(2, length + 2):
+        batch = historian.entry(leader.state)
+        stored = encode_batch(batch)
+        assert decode_batch(stored) == batch
+        assert leader.apply(index, batch) == follower.apply(index, decode_batch(stored))
+    assert invariants.state_hash(leader.state) == invariants.state_hash(follower.state)
+
+
+@given(seeds, lengths, lengths)
+@settings(max_examples=50)
+def test_a_replica_that_starts_from_a_snapshot_agrees_from_then_on(
+    seed: int, before: int, after: int
+) -> None:
+    old, historian = founded(), Historian(seed)
+    for index in range(2, before + 2):
+        old.apply(index, historian.entry(old.state))
+    new = StateMachine(decode_snapshot(encode_snapshot(old.state.freeze())))
+    assert invariants.state_hash(old.state) == invariants.state_hash(new.state)
+    invariants.check(new.state)
+    for index in range(before + 2, before + after + 2):
+        batch = historian.entry(old.state)
+        assert old.apply(index, batch) == new.apply(index, batch)
+    assert invariants.state_hash(old.state) == invariants.state_hash(new.state)
+    assert b"".join(encode_snapshot(old.state.freeze())) == b"".join(encode_snapshot(new.state.freeze()))
+
+
+@given(seeds, lengths)
+@settings(max_examples=30)
+def test_a_frozen_state_stays_as_it_was_while_the_machine_goes_on(seed: int, length: int) -> None:
+    machine, historian = founded(), Historian(seed)
+    for index in range(2, length + 2):
+        machine.apply(index, historian.entry(machine.state))
+    then = invariants.state_hash(machine.state)
+    frozen = machine.state.freeze()
+    slices = encode_snapshot(frozen)
+    written = [next(slices)]
+    for index in range(length + 2, length + 12):
+        machine.apply(index, historian.entry(machine.state))
+        written += [piece for piece in [next(slices, b"")] if piece]
+    written += slices
+    assert invariants.state_hash(decode_snapshot(written)) == then
+
+
+def play(seed: int, length: int) -> str:
+    """The digest of a history's end: printed by other processes, too."""
+    machine, historian = founded(), Historian(seed)
+    for index in range(2, length + 2):
+        machine.apply(index, historian.entry(machine.state))
+    return invariants.state_hash(machine.state)
+
+
+def test_processes_with_another_order_of_sets_agree() -> None:
+    digests = {play(2024, 200)}
+    for hash_seed in ("1", "77"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
+        code = "from tests.scheduler.test_histories import play; print(play(2024, 200))"
+        digests.add(
+            subprocess.run(
+                [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+            ).stdout.strip()
+        )
+    assert len(digests) == 1
+
+
+def test_histories_reach_every_state_and_every_kind_of_reply() -> None:
+    replies, changes = set(), set()
+    for seed in range(20):
+        machine, historian = founded(), Historian(seed)
+        for index in range(2, 100):
+            outcome = machine.apply(index, historian.entry(machine.state))
+            replies |= {getattr(reply, "code", type(reply).__name__) for reply in outcome.replies}
+            changes |= {str(getattr(effect, "change", type(effect).__name__)) for effect in outcome.effects}
+    assert replies >= {
+        "Accepted",
+        "Cancelled",
+        "Lost",
+        "Marked",
+        "Occupied",
+        "Recorded",
+        "Registered",
+        "Vacated",
+        "incarnation_lost",
+        "invalid_request",
+        "job_not_found",
+        "node_not_found",
+        "queue_full",
+        "rejected",
+        "request_expired",
+        "request_id_conflict",
+        "stale_token",
+        "task_not_found",
+        "unknown_kind",
+        "wrong_identity",
+    }
+    assert changes >= {
+        "Assigned",
+        "SlotFreed",
+        "StopRequested",
+        "cancelled",
+        "failed",
+        "finished",
+        "node_lost",
+        "node_up",
+        "node_updated",
+        "retrying",
+        "running",
+        "stopping",
+        "submitted",
+        "succeeded",
+    }
+
+
+def test_an_entry_out_of_order_is_a_broken_invariant_and_not_an_answer() -> None:
+    machine = founded()
+    machine.apply_noop(2)
+    for index in (1, 2, 4):
+        with pytest.raises(OutOfOrder):
+            machine.apply_noop(index)
+    machine.apply_noop(3)
+    assert machine.applied_index == 3
+
+
+def test_invariants_notice_what_is_broken() -> None:
+    machine = founded()
+    state = machine.state
+    machine.apply(2, Historian(1).entry(state))
+    state.token_counter -= 1
+    with pytest.raises(invariants.InvariantBroken, match="TokenGrows"):
+        invariants.check_step(FencingToken(1, 0), state)
+
+
+def test_each_invariant_notices_a_state_that_breaks_it() -> None:
+    for invariant, sabotage in SABOTAGE.items():
+        world = World(["n1", "n2"])
+        world.submit_array(2)
+        world.occupy(1)
+        sabotage(world.state)
+        with pytest.raises(invariants.InvariantBroken, match=invariant):
+            invariants.check(world.state)
+
+
+def _free_an_occupied_slot(state: State) -> None:
+    state.put_node(replace(state.nodes["n1"], executing=(None,)))
+
+
+def _occupy_for_two(state: State) -> None:
+    state.put_node(replace(state.nodes["n2"], executing=(1,)))
+
+
+def _end_without_an_outcome(state: State) -> None:
+    task = state.tasks[1]
+    state.put_node(replace(state.nodes["n1"], executing=(None,)))
+    state.replace_task(task, replace(task, state=TaskState.SUCCEEDED))
+
+
+def _give_a_token_twice(state: State) -> None:
+    task = state.tasks[1]
+    attempt = replace(task.attempts[0], outcome=AttemptOutcome.FAILED)
+    state.replace_task(task, replace(task, attempts=(attempt, replace(task.attempts[0], number=2))))
+
+
+def _miscount_a_job(state: State) -> None:
+    state.jobs.put(1, replace(state.jobs[1], pending=0))
+
+
+def _lose_a_request(state: State) -> None:
+    state.requests.remove(1)
+
+
+def _change_a_record_behind_the_indexes(state: State) -> None:
+    state.tasks.put(2, replace(state.tasks[2], not_before_ms=state.cluster_time_ms + 5))
+
+
+SABOTAGE = {
+    "TablesPartition": _free_an_occupied_slot,
+    "TablesPartition: .*two slots": _occupy_for_two,
+    "TasksConserved": _end_without_an_outcome,
+    "TokenGrows": _give_a_token_twice,
+    "JobsCount": _miscount_a_job,
+    "RequestsIndexed": _lose_a_request,
+    "IndexesDerived": _change_a_record_behind_the_indexes,
+}
