@@ -24,7 +24,15 @@ from raftctl.cluster.layout import (
     utc_now,
 )
 from raftctl.cluster.lock import exclusive
-from raftctl.cluster.process import ProcessIdentity, is_alive, marked_with, send_signal, stop_all, wait_gone
+from raftctl.cluster.process import (
+    ProcessIdentity,
+    identify,
+    is_alive,
+    marked_with,
+    send_signal,
+    stop_all,
+    wait_gone,
+)
 from raftctl.cluster.readiness import ClusterView, NodeProbe, wait_for, wait_ready
 from raftctl.cluster.spawn import MARK_VARIABLE, RaftdCommand, StartedNode, StartFailed, last_words, mark_of
 from raftctl.errors import CliError, ExitCode
@@ -35,6 +43,7 @@ CREATE_ATTEMPTS = 3
 STOP_GRACE_S = 15.0
 LEFTOVER_GRACE_S = 5.0
 PORT_PATIENCE_S = 1.0
+PROBE_TIMEOUT_S = 1.0
 
 
 class Conflict(CliError):
@@ -125,6 +134,20 @@ class Launcher:
             name: one.identity for name, one in found.items() if one is not None and is_alive(one.identity)
         }
 
+    def _running_or_found(self, record: ClusterRecord) -> dict[str, ProcessIdentity]:
+        """As `running`, and nodes that answer although nobody wrote down their process: an `up` may be killed between
+        starting one and writing."""
+        running = self.running(record)
+        for node in record.nodes:
+            if node.name in running or not ports.is_taken(node.port):
+                continue
+            view = self.probe.view(node, PROBE_TIMEOUT_S)
+            found = identify(view.pid) if view is not None else None
+            if found is not None:
+                self.directory.write_process(node.name, found)
+                running[node.name] = found
+        return running
+
     # --- up and start -------------------------------------------------------------------------------------------------
 
     def up(
@@ -170,7 +193,7 @@ class Launcher:
         deadline = time.monotonic() + timeout_s
         with exclusive(self.name, self.lock_timeout_s):
             record = self.directory.require()
-            running = self.running(record)
+            running = self._running_or_found(record)
             down = [record.node(name) for name in names if name not in running]
             self._check_restart(record, running if down else {})
             started = self._start(down, record, init=False)
@@ -216,7 +239,7 @@ class Launcher:
     def _converge(
         self, record: ClusterRecord, wait: bool, deadline: float, keep_on_failure: bool
     ) -> UpOutcome:
-        running = self.running(record)
+        running = self._running_or_found(record)
         down = [node for node in record.nodes if node.name not in running]
         self._check_restart(record, running if down else {})
         started: list[StartedNode] = []
@@ -309,7 +332,7 @@ class Launcher:
         """Stops every node and keeps what they wrote; the names of those that ran. Raises CliError (exit code 3)."""
         with exclusive(self.name, self.lock_timeout_s):
             record = self.directory.require()
-            running = self.running(record)
+            running = self._running_or_found(record)
             self._end(record, running)
             return tuple(running)
 
@@ -317,7 +340,7 @@ class Launcher:
         """Stops some nodes, as `stop`; the names of those that ran."""
         with exclusive(self.name, self.lock_timeout_s):
             record = self.directory.require()
-            running = self.running(record)
+            running = self._running_or_found(record)
             ending = {name: running[name] for name in names if name in running}
             self._end(record, ending, grace_s)
             return tuple(ending)

@@ -103,7 +103,7 @@ class ClusterDirectory:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.path = state_home() / name
+        self.path = (state_home() / name).absolute()  # nodes run in directories of their own
 
     # --- where things lie ---------------------------------------------------------------------------------------------
 

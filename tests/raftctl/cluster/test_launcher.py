@@ -207,6 +207,14 @@ def test_a_node_whose_port_is_in_use_says_so(launcher: Launcher) -> None:
             launcher.start_nodes(["n2"], TIMEOUT_S)
 
 
+def test_a_node_that_nobody_wrote_down_is_found_again(launcher: Launcher, started: Started) -> None:
+    up(launcher, size=2)
+    before = started()
+    launcher.directory.forget_process("n1")
+    assert launcher.start(wait=True, timeout_s=TIMEOUT_S).started == ()
+    assert started() == before
+
+
 def test_a_second_process_on_the_same_directory_is_refused(launcher: Launcher) -> None:
     up(launcher, size=1)
     record = launcher.directory.require()
