@@ -332,16 +332,12 @@ class AsyncClient:
         infos, silent = await overview.node_infos(self._router, timeout_s)
         if not infos:
             raise overview.nobody_answers(self._router)
-        strangers = [
-            member
-            for member in await overview.members(self._router, timeout_s)
-            if member.address not in self._router.addresses
-        ]
-        if strangers:
-            for member in strangers:
-                self._router.learn(member.name, member.address)
+        known = set(self._router.addresses)
+        for member in await overview.members(self._router, timeout_s):
+            self._router.learn(member.name, member.address)
+        if known != set(self._router.addresses):
             infos, silent = await overview.node_infos(self._router, timeout_s)
-        return infos, silent
+        return infos, tuple(self._router.name_of(address) for address in silent)
 
     async def members(self) -> tuple[m.Member, ...]:
         """The configuration."""

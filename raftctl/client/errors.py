@@ -14,7 +14,7 @@ What may live here: exception classes and the table from wire codes to them. No 
     │   ├── NoLeader  NotLeader  NoQuorum  OutcomeUnknown  DeadlinePassed  ShuttingDown  PeerUnreachable
     │   └── NodeUnreachable             no connection, or no answer in time: said by the SDK itself
     ├── Rejected                                                                              exit 6
-    │   ├── QueueFull  TooManyUncommitted  RequestIdConflict  RequestExpired  NameTaken
+    │   ├── QueueFull  TooManyUncommitted  RequestIdConflict  RequestExpired  StaleToken  NameTaken
     ├── Refused                                                                               exit 1
     │   ├── Unauthenticated  WrongIdentity  FaultInjectionOff
     ├── TaskFailed                      a result was asked for and there is none              exit 5
@@ -193,6 +193,12 @@ class RequestExpired(Rejected):
     """The request id is older than the cluster's memory: whether it was accepted once, nobody can say any more."""
 
     code = "request_expired"
+
+
+class StaleToken(Rejected):
+    """The attempt is not the current one of its task."""
+
+    code = "stale_token"
 
 
 class NameTaken(Rejected):

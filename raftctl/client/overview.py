@@ -79,24 +79,24 @@ async def view_cluster(router: Router, timeout_s: float, recent_count: int, *, s
     if chosen is None:
         chosen = choose(await _stale_statuses(router, answer_s, recent_count), infos)
         if chosen is None:
-            raise problem if problem is not None else nobody_answers(router)
-    learnt = [row for row in chosen.nodes if row.address and row.address not in router.addresses]
-    if learnt:  # with --address one node is known, and that one knows the others
-        for row in learnt:
-            router.learn(row.name, row.address)
-        more, silent = await node_infos(router, answer_s)
-        infos = {**infos, **more}
-    return ClusterView(_with_infos(chosen, infos), infos, silent, problem)
+            raise nobody_answers(router)
+    known = set(router.addresses)
+    for row in chosen.nodes:
+        router.learn(row.name, row.address)
+    if known != set(router.addresses):  # with --address one node is known, and that one knows the others
+        infos, silent = await node_infos(router, answer_s)
+    names = tuple(router.name_of(address) for address in silent)
+    return ClusterView(_with_infos(chosen, infos), infos, names, problem)
 
 
 async def node_infos(router: Router, timeout_s: float) -> tuple[dict[str, NodeInfo], tuple[str, ...]]:
-    """What every node says about itself, by name, and who says nothing."""
+    """What every node says about itself, by name, and the addresses of those that say nothing."""
 
     async def one(address: str) -> NodeInfo | str:
         try:
             answer = await router.ask(address, lambda s: s.admin.NodeInfo, admin.NodeInfoRequest(), timeout_s)
         except errors.Unavailable:
-            return router.name_of(address)
+            return address
         router.learn(answer.name, address)
         return wire.node_info(answer)
 
@@ -181,7 +181,7 @@ async def explain(router: Router, failure: errors.Unavailable) -> errors.ClientE
     if not infos:
         return nobody_answers(router)
     voters = [member.name for member in await members(router, NODE_ANSWERS_S) if member.voter]
-    voters = voters or [*infos, *silent]
+    voters = voters or [*infos, *(router.name_of(address) for address in silent)]
     down = [name for name in voters if name not in infos]
     up = len(voters) - len(down)
     if up <= len(voters) // 2:
