@@ -47,7 +47,7 @@ READIES_PER_TURN = 8
 
 TICKS_PER_TURN = 2
 """Ticks that one late turn makes up at most. The rest of a stall is not time in which peers could be heard: counting
-it would start elections for our own lateness (docs/decisions/0005)."""
+it would start elections for our own lateness (docs/decisions/0006)."""
 
 
 class Storage(Protocol):

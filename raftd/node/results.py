@@ -19,7 +19,7 @@ REPLICATE_TIMEOUT_MS = 30_000
 
 
 class Directory:
-    """The replicated blob directory, read from the applied state (``raftd.blobs.protocols.BlobDirectory``)."""
+    """The replicated blob directory, read from the applied state (``raftd.blobs.peers.BlobDirectory``)."""
 
     def __init__(self, state: Callable[[], State], members: Members) -> None:
         self._state = state
