@@ -20,13 +20,14 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from raftd.errors import InvalidRequest
+from raftd.errors import InvalidRequest, RaftdError
 from raftd.tasks.render import scene
 from raftd.tasks.render.frame import FrameSpec, TileRect
 
 VARIANT: Final = "scalar_rgb"
 BLOCK_SIZE_PIXELS: Final = 16
 CHANNELS: Final = 3
+_IMPORT_HINT: Final = "on Debian and Ubuntu its wheel needs the package libatomic1"
 
 
 class LoadedScene:
@@ -98,12 +99,15 @@ def load_xml(prepared: Path) -> LoadedScene:
 
 @functools.cache
 def _mitsuba() -> Any:
-    import drjit
-    import mitsuba
-
+    try:
+        import drjit
+        import mitsuba
+    except ImportError as error:
+        raise RaftdError(f"the renderer does not load on this node: {error}", try_=_IMPORT_HINT) from error
     mitsuba.set_variant(VARIANT)
-    # One thread a slot: the node decides how many slots share its CPUs, not the renderer.
-    drjit.set_thread_count(1)
+    # One thread a slot: the node decides how many slots share its CPUs, not the renderer. The number is that of
+    # helpers: with 1, Mitsuba 3.6 keeps two threads busy; with 0, every version does all the work in the caller.
+    drjit.set_thread_count(0)
     return mitsuba
 
 

@@ -29,8 +29,8 @@ BIG_CENTRES: Final = (-4.0, 0.0, 4.0)
 RESERVED_CELLS: Final = ((-4, 0), (0, 0), (4, 0))
 """Cells of the grid that the big spheres fill; 22 * 22 - 3 small ones remain."""
 
-SKY_WIDTH: Final = 512
-SKY_HEIGHT: Final = 256
+SKY_WIDTH: Final = 256
+SKY_HEIGHT: Final = 128
 
 Rgb = tuple[float, float, float]
 Point = tuple[float, float, float]
