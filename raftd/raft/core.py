@@ -130,7 +130,7 @@ def _enter_term(state: RaftState, message: Message) -> bool:
         case _:
             pass
     from_leader = message.sender if isinstance(message, AppendEntries) else NO_NODE
-    state.become_follower(message.term, from_leader, f"term {message.term} from {message.sender}")
+    state.become_follower(message.term, from_leader, "heard a later term")
     return True
 
 
@@ -139,5 +139,5 @@ def _handle_append(state: RaftState, message: AppendEntries) -> None:
         # Two leaders in one term cannot be; whoever this is, the one already known is the elected one.
         return
     if state.role is not Role.FOLLOWER or state.leader == NO_NODE:
-        state.become_follower(state.term, message.sender, f"follows {message.sender}")
+        state.become_follower(state.term, message.sender, "heard the leader")
     follower.handle_append(state, message)

@@ -90,12 +90,11 @@ def handle_request_vote(state: RaftState, message: RequestVote) -> None:
         or (message.pre_vote and message.term > state.term)
     )
     granted = may_vote and state.log.is_up_to_date(message.last_log_index, message.last_log_term)
-    if granted and not message.pre_vote:
-        if state.role is not Role.FOLLOWER:
-            # A pre-candidate that has now helped another to be elected must not go on to disturb it.
-            state.become_follower(state.term, NO_NODE, "votes for another")
+    if granted and not message.pre_vote and state.vote != message.sender:
         state.vote = message.sender
-        state.election_elapsed = 0
+        # Also ends an own pre-candidacy: who has helped another to be elected must not go on to disturb it.
+        state.become_follower(state.term, NO_NODE, "gave a vote")
+        state.reset_election_timer()
     state.send_when_durable(
         RequestVoteReply(
             sender=state.id,
@@ -119,9 +118,8 @@ def _count(state: RaftState, result: VoteResult) -> None:
     if result is VoteResult.WON:
         if state.role is Role.PRE_CANDIDATE:
             _become_candidate(state)
-        elif (
-            state.id in state.tracker.votes
-        ):  # enough others do not make up for an own vote that could be forgotten
+        elif state.id in state.tracker.votes:
+            # Not before: enough others do not make up for an own vote that a crash could take back.
             become_leader(state)
     elif result is VoteResult.LOST:
         state.become_follower(state.term, NO_NODE, "lost the election")

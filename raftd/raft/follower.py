@@ -21,6 +21,7 @@ def handle_append(state: RaftState, message: AppendEntries) -> None:
         position = log.first_conflict(entries)
         # Cut only on a conflict of terms: a late, shorter append must not remove what a newer one brought.
         if position < len(entries):
+            state.retract_from(entries[position].index)
             log.append(entries[position:])
         # Not the own last index: what lies beyond the append may be a predecessor's and still conflict.
         last_matched = prev + len(entries)

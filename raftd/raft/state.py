@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from raftd.raft.durability import Durability
 from raftd.raft.log import Log, LogReader
-from raftd.raft.messages import Message
+from raftd.raft.messages import AppendEntriesReply, Message, RequestVote
 from raftd.raft.quota import UncommittedQuota
 from raftd.raft.read_only import ReadOnly
 from raftd.raft.ready import Transition
@@ -97,11 +97,24 @@ class RaftState:
         """Only after everything that the message may be based on is durable."""
         self.held.append(message)
 
+    def retract_from(self, index: int) -> None:
+        """The log is about to be replaced from the index on: take back what would have been said of it.
+
+        Such a message belongs to an older term and could do no harm (the disk that it waits for would also know of the
+        newer one), but it would be untrue: what it attests was cut before it was ever written.
+        """
+        if index <= self.log.last_index and self.held:
+            self.held = [message for message in self.held if _attested_index(message) < index]
+
     def become_follower(self, term: int, leader: NodeId, event: str) -> None:
         """Follow ``leader`` (0: whoever turns up) in ``term``, which is at least the current one."""
         if term > self.term:
             self.term = term
             self.vote = NO_NODE
+        # A later term alone does not reset the timer (the paper, §5.2: only a leader's append or a vote given does):
+        # a node whose log is too old to win could else keep all the others from standing, again and again.
+        if leader != NO_NODE or self.role is Role.LEADER:
+            self.reset_election_timer()
         if self.role is Role.LEADER:
             self.reads.drop_all()
             self.quota.clear()
@@ -110,7 +123,6 @@ class RaftState:
         self.leader = leader
         self.tracker.votes.clear()
         self.flush_wanted = False
-        self.reset_election_timer()
         self.trace(event)
 
     def is_leased(self) -> bool:
@@ -130,3 +142,13 @@ class RaftState:
                     self.id, event, self.role, self.term, self.vote, self.leader, log.last_index, log.commit
                 )
             )
+
+
+def _attested_index(message: Message) -> int:
+    match message:
+        case AppendEntriesReply(success=True):
+            return message.match_index
+        case RequestVote():
+            return message.last_log_index
+        case _:
+            return 0

@@ -139,8 +139,13 @@ class Oracle:
             assert message.term <= disk.term, f"DurableBeforeSay: {message}, but the disk has {disk}"
             self._said_terms[peer.id] = max(self._said_terms.get(peer.id, 0), message.term)
         match message:
-            case RequestVote(pre_vote=False):
-                self._voted(peer, message.term, peer.id)
+            case RequestVote():
+                if not message.pre_vote:
+                    self._voted(peer, message.term, peer.id)
+                disk_end = peer.disk.entries.last_index
+                assert disk_end >= message.last_log_index, (
+                    f"DurableBeforeSay: {message}, but the disk ends at {disk_end}"
+                )
             case RequestVoteReply(pre_vote=False, granted=True):
                 self._voted(peer, message.term, message.receiver)
             case AppendEntriesReply(success=True):

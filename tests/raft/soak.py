@@ -5,6 +5,7 @@
 
 import sys
 from collections import Counter
+from contextlib import suppress
 from random import Random
 
 from raftd.raft.messages import AppendEntries, Message
@@ -27,6 +28,8 @@ FAULTS = (
 )
 REPLAY_COUNT = 50
 NETWORK_LIMIT = 400
+HEAL_PROBABILITY = 0.25
+"""After each fault. Low, so that a cut outlasts some elections and both sides get somewhere."""
 
 
 class Soak:
@@ -51,11 +54,13 @@ class Soak:
             check_quorum=random.random() < 0.8,
         )
         self.faults = {fault for fault in FAULTS if random.random() < 0.5}
+        self.slow: set[NodeId] = set()
+        """Disks that are, for a while, so slow that elections happen while their writes are under way."""
         self.old: list[Message] = []
         self.counter = 0
         self.happened: Counter[str] = Counter()
 
-    def run(self, steps: int = 1500) -> None:
+    def run(self, steps: int = 3000) -> None:
         """Faults, then calm."""
         for peer in self.cluster.peers.values():
             peer.write_through = False
@@ -65,7 +70,7 @@ class Soak:
 
     def _step(self) -> None:
         kind = self.random.choices(
-            ("tick", "deliver", "work", "persist", "client", "fault"), (14, 40, 20, 20, 8, 2)
+            ("tick", "deliver", "work", "persist", "client", "fault"), (14, 40, 20, 20, 8, 1.5)
         )[0]
         {
             "tick": self._tick,
@@ -115,24 +120,22 @@ class Soak:
                 self.happened["empty append"] += 1
 
     def _work(self) -> None:
-        peer = self._some_peer()
-        if peer is not None and peer.raw.has_ready():
-            peer.take_ready()
+        for peer in self._up():
+            if self.random.random() < 0.5 and peer.raw.has_ready():
+                peer.take_ready()
 
     def _persist(self) -> None:
-        peer = self._some_peer()
-        if (
-            peer is not None
-            and peer.pending
-            and not ("slow disk" in self.faults and self.random.random() < 0.7)
-        ):
-            for _ in range(self.random.randrange(1, len(peer.pending) + 1)):
-                peer.persist()
+        for peer in self._up():
+            patience = 0.02 if peer.id in self.slow else 0.5
+            if peer.pending and self.random.random() < patience:
+                for _ in range(self.random.randrange(1, len(peer.pending) + 1)):
+                    peer.persist()
 
     def _client(self) -> None:
-        peer = self._some_peer()
-        if peer is None or peer.role is not Role.LEADER:
+        leaders = self.cluster.leaders()
+        if not leaders:
             return
+        peer = self.cluster[self.random.choice(leaders)]
         self.counter += 1
         if self.random.random() < 0.3:
             peer.raw.read_index(self.counter)
@@ -152,13 +155,15 @@ class Soak:
         match kind:
             case "crash":
                 self._crash_or_restart()
+            case "slow disk" if peer is not None:
+                self.slow ^= {peer.id}
             case "cut":
                 nodes = sorted(self.cluster.peers)
                 self.cluster.cut(self.random.choice(nodes), self.random.choice(nodes))
             case "isolate":
                 leaders = self.cluster.leaders()
-                nodes = leaders if leaders and self.random.random() < 0.5 else sorted(self.cluster.peers)
-                self.cluster.isolate(self.random.choice(nodes))
+                nodes = leaders if leaders and self.random.random() < 0.7 else sorted(self.cluster.peers)
+                self._isolate(self.random.choice(nodes))
             case "replay" if self.old:
                 for message in self.random.sample(self.old, min(5, len(self.old))):
                     self._step_message(message)
@@ -169,8 +174,20 @@ class Soak:
                     peer.raw.tick()
             case "campaign" if peer is not None:
                 peer.raw.campaign()
-        if self.random.random() < 0.5:
+        if self.random.random() < HEAL_PROBABILITY:
             self.cluster.heal()
+
+    def _isolate(self, node: NodeId) -> None:
+        """Cut it off; a leader goes on appending what will have to be taken back, and may not get it to its disk."""
+        self.cluster.isolate(node)
+        peer = self.cluster[node]
+        if "slow disk" in self.faults and self.random.random() < 0.5:
+            self.slow.add(node)
+        for _ in range(self.random.randrange(1, 4)):
+            if peer.is_up and peer.role is Role.LEADER:
+                with suppress(ProposalDropped):
+                    peer.raw.propose_batch([b"lost"] * self.random.randrange(1, 4))
+                peer.take_ready()
 
     def _crash_or_restart(self) -> None:
         down = [node for node, peer in self.cluster.peers.items() if not peer.is_up]
@@ -210,7 +227,7 @@ class Soak:
         assert b"after" in cluster[leader].reads
 
 
-def soak(seed: int, steps: int = 1500) -> Counter[str]:
+def soak(seed: int, steps: int = 3000) -> Counter[str]:
     """One run from the seed; answers how often the rare things happened."""
     run = Soak(seed)
     try:

@@ -175,6 +175,16 @@ def test_the_same_entry_come_back_is_durable_only_when_its_own_write_is() -> Non
     assert peer.disk.entries.terms() == [1]
 
 
+def test_what_was_cut_before_it_was_written_is_not_acknowledged() -> None:
+    peer = slow()
+    peer.raw.step(append(1, 0, 0, 1, 1))
+    peer.raw.step(append(2, 1, 1, 2, sender=3))
+    peer.work()
+    peer.persist()
+    assert peer.disk.entries.terms() == [1, 2]
+    assert peer.sent == [AppendEntriesReply(1, 3, 2, True, match_index=2)]
+
+
 def test_a_restart_keeps_term_vote_commit_and_log() -> None:
     cluster = Cluster(3).elect(1)
     cluster.propose(1, b"x", b"y")

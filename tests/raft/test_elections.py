@@ -277,3 +277,16 @@ def test_a_pre_candidate_that_votes_for_another_stops_campaigning() -> None:
     peer.campaign()
     peer.step(ask(1, 0, 0, sender=2))
     assert (peer.role, peer.raw.state.vote) == (Role.FOLLOWER, 2)
+
+
+def test_a_node_whose_log_is_too_old_to_win_does_not_put_off_the_others() -> None:
+    """Only a leader's append or a vote given starts the timer afresh (the paper, §5.2), not a later term."""
+    logs = {1: log_of(1, 1), 2: log_of(1, 1), 3: log_of(1)}
+    cluster = Cluster(3, logs=logs, pre_vote=False)
+    cluster.tick(9, only=[1])
+    for _ in range(5):
+        cluster[3].campaign()
+        cluster.settle()
+        assert cluster[3].role is not Role.LEADER
+    cluster.tick(1, only=[1])
+    assert cluster.leaders() == [1]

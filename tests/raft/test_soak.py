@@ -20,7 +20,7 @@ from raftd.raft.types import Entry, InvariantViolation, Role
 from raftd.raft.unstable import Unstable
 from tests.raft.soak import soak
 
-RUNS = 400
+RUNS = 200
 RUNS_FOR_MUTANTS = 1500
 
 
