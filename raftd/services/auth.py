@@ -17,8 +17,8 @@ from raftd.services.status import Context, abort_with
 from raftd.transport.base import CallerIdentity, LocalNode, caller_identity, hex_id
 from raftd.transport.faults import FaultTable
 
-PeerHandler: TypeAlias = grpc.RpcMethodHandler[Any, Any] | None
-Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable[PeerHandler]]
+PeerHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[PeerHandler]]"
 
 OPEN_SERVICES = ("/grpc.health.v1.", "/grpc.reflection.")
 """Served without a token: they tell nothing but whether this node serves, and which methods there are."""

@@ -16,7 +16,7 @@ from raftd.pb.consensus_pb2_grpc import ConsensusServicer
 from raftd.raft.messages import Message
 from raftd.raft.types import NodeId
 from raftd.services.status import Context, served
-from raftd.transport.base import LocalNode, hex_id
+from raftd.transport.base import ACCEPTED_KEY, LocalNode, hex_id
 from raftd.transport.faults import FaultTable
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class ConsensusService(ConsensusServicer):
     ) -> pb.StreamClosed:
         """Take batches until the sender ends the stream; see consensus.proto."""
         # Tells the sender that it has reached a node that takes its stream, before there is anything to answer.
-        await context.send_initial_metadata(())
+        await context.send_initial_metadata(((ACCEPTED_KEY, hex_id(self._local.store_id)),))
         async for batch in request_iterator:
             self._check(batch.header)
             if not self._faults.drops_from(batch.header.sender_name):

@@ -31,7 +31,8 @@ DEFAULT_DEADLINE_S = 10.0
 """For a caller that names none."""
 
 ANSWER_MARGIN_S = 0.25
-"""Work ends this much (or a tenth, if that is less) before the caller's deadline, so that our answer still arrives."""
+"""Work ends this much before the caller's deadline (or a tenth, if that is less), so that our answer still arrives.
+Another hundredth goes for gRPC, which rounds the timeouts that it sends upwards."""
 
 MAX_TEXT = 1024
 """Of each text in a status: HTTP/2 headers are limited to a few KiB in all."""
@@ -145,7 +146,7 @@ def remaining_s(context: Context) -> float:
         return DEFAULT_DEADLINE_S
     if remaining <= 0:
         raise errors.DeadlinePassed("the deadline passed before this node could begin")
-    return remaining - min(ANSWER_MARGIN_S, remaining / 10)
+    return remaining - min(ANSWER_MARGIN_S + remaining / 100, remaining / 10)
 
 
 def _header_text(text: str) -> str:

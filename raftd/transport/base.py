@@ -25,6 +25,9 @@ FROM_STORE = "raftd-from-store"
 TO_STORE = "raftd-to-store"
 CLUSTER = "raftd-cluster"
 
+ACCEPTED_KEY = "raftd-accepted"
+"""In the initial metadata of Raft's stream: the receiver takes it."""
+
 Metadata = tuple[tuple[str, str], ...]
 
 

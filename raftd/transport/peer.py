@@ -19,7 +19,7 @@ from raftd.codec.peer import encode_batch, message_bytes
 from raftd.pb import consensus_pb2 as pb
 from raftd.pb.consensus_pb2_grpc import ConsensusStub
 from raftd.raft.messages import Message
-from raftd.transport.base import LocalNode, RemoteNode, call_metadata, open_channel
+from raftd.transport.base import ACCEPTED_KEY, LocalNode, RemoteNode, call_metadata, open_channel
 from raftd.transport.faults import FaultTable
 
 log = logging.getLogger(__name__)
@@ -119,21 +119,25 @@ class PeerSender:
             await asyncio.sleep(backoff)
 
     async def _stream(self, channel: grpc.aio.Channel) -> bool:
-        """Send until the stream ends; False if it was never accepted, or was refused for what this node is."""
+        """Send until the stream ends; False if it was never accepted, or was refused for what this node is.
+
+        Nothing is written before the peer has accepted: it would be lost in a stream that only lets us connect.
+        """
         call: StreamCall = ConsensusStub(channel).Stream(metadata=call_metadata(self._local, self._remote))
         accepted = False
         try:
-            # The peer sends these when it takes the stream: nothing is written to one that only lets us connect.
-            await call.initial_metadata()
-            if not call.done():
+            if any(key == ACCEPTED_KEY for key, _ in await call.initial_metadata()):
                 accepted = True
                 self._note_accepted()
                 await self._write_until_ended(call)
             code, details = await call.code(), await call.details()
         except grpc.aio.AioRpcError as error:
             code, details = error.code(), error.details() or ""
+            if code is grpc.StatusCode.INTERNAL:
+                # What gRPC says when a write meets the end of the stream, whatever that end was.
+                code, details = grpc.StatusCode.UNAVAILABLE, "the stream ended under a write"
         except asyncio.InvalidStateError:
-            # The stream ended between our look at it and the write.
+            # It ended between our look at it and the write.
             code, details = await call.code(), await call.details()
         finally:
             call.cancel()

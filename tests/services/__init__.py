@@ -1,0 +1,1 @@
+"""Tests of raftd.services: real servers on loopback over small fakes of the node."""

@@ -1,0 +1,205 @@
+"""Raft's streams end to end: order, batches, bounds, refusals, cuts, restarts."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from raftd.transport.base import RemoteNode
+from raftd.transport.peer import BATCH_BYTES, QUEUE_BYTES
+from tests.services.hosts import run
+from tests.support import eventually, free_port
+from tests.transport.streams import Receiver, Sender, append, connected, vote
+
+
+def test_messages_arrive_in_order_and_in_batches(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        sender, receiver = Sender(tmp_path), Receiver(tmp_path)
+        async with connected(sender, receiver):
+            sender.network.send([vote(term) for term in range(1, 501)])
+            await eventually(lambda: len(receiver.terms) == 500, 10, "all messages")
+            assert receiver.terms == list(range(1, 501))
+            assert len(receiver.batches) == 1, "what queued together leaves together"
+            assert receiver.batches[0][0] == vote(1)
+
+    run(scenario())
+
+
+def test_batches_are_cut_by_bytes_and_a_large_message_goes_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        sender, receiver = Sender(tmp_path), Receiver(tmp_path)
+        async with connected(sender, receiver):
+            third = b"x" * (BATCH_BYTES // 3)
+            sender.network.send(
+                [append(1, third), append(2, third), append(3, third), append(4, b"y" * 2 * BATCH_BYTES)]
+            )
+            sender.network.send([vote(5)])
+            await eventually(lambda: len(receiver.terms) == 5, 10, "all messages")
+            assert [[message.term for message in batch] for batch in receiver.batches] == [
+                [1, 2],
+                [3],
+                [4],
+                [5],
+            ]
+
+    run(scenario())
+
+
+def test_the_queue_for_a_peer_is_bounded_and_the_loss_is_told(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        sender, receiver = Sender(tmp_path), Receiver(tmp_path)
+        async with connected(sender, receiver):
+            data = b"x" * BATCH_BYTES
+            count = QUEUE_BYTES // BATCH_BYTES + 8
+            # All at once, so that nothing has left yet.
+            sender.network.send([append(term, data) for term in range(1, count + 1)])
+            assert sender.unreachable == [2]
+            await eventually(lambda: receiver.terms and receiver.terms[-1] == count, 20, "the latest message")
+            assert len(receiver.terms) < QUEUE_BYTES // BATCH_BYTES
+            assert receiver.terms == sorted(receiver.terms)
+
+    run(scenario())
+
+
+def test_a_stream_is_found_again_after_the_peer_restarts(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        sender, receiver = Sender(tmp_path), Receiver(tmp_path)
+        async with connected(sender, receiver):
+            sender.network.send([vote(1)])
+            await eventually(lambda: receiver.terms == [1], 10, "the first message")
+            await receiver.stop()
+            await eventually(lambda: sender.unreachable, 10, "the loss is told")
+            await receiver.start()
+
+            def heartbeat_arrives() -> bool:
+                sender.network.send([vote(2)])
+                return 2 in receiver.terms
+
+            await eventually(heartbeat_arrives, 10, "a message after the restart")
+
+    run(scenario())
+
+
+def test_a_peer_that_is_down_at_first_is_found(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        sender, receiver = Sender(tmp_path), Receiver(tmp_path)
+        receiver.port = free_port()
+        await sender.network.set_members([receiver.remote])
+        sender.network.send([vote(1)])
+        await eventually(lambda: sender.unreachable, 10, "the first refusal")
+        async with connected(sender, receiver):
+
+            def arrives() -> bool:
+                sender.network.send([vote(2)])
+                return 2 in receiver.terms
+
+            await eventually(arrives, 10, "a message")
+
+    run(scenario())
+
+
+def test_a_cut_drops_what_is_sent_and_leaves_the_stream(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        sender, receiver = Sender(tmp_path), Receiver(tmp_path)
+        async with connected(sender, receiver):
+            sender.network.send([vote(1)])
+            await eventually(lambda: receiver.terms == [1], 10, "the first message")
+            # This end only: each alone is enough.
+            sender.faults.change([("n1", "n2")], [], heal=False)
+            sender.network.send([vote(2)])
+            sender.faults.change([], [], heal=True)
+            sender.network.send([vote(3)])
+            await eventually(lambda: 3 in receiver.terms, 10, "a message after the heal")
+            assert receiver.terms == [1, 3]
+            assert not sender.unreachable, "the stream stayed"
+
+    run(scenario())
+
+
+def test_a_cut_drops_what_comes_in(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        sender, receiver = Sender(tmp_path), Receiver(tmp_path)
+        async with connected(sender, receiver):
+            sender.network.send([vote(1)])
+            await eventually(lambda: receiver.terms == [1], 10, "the first message")
+            receiver.faults.change([("n1", "n2")], [], heal=False)
+            asked = receiver.faults.asked_count
+            sender.network.send([vote(2)])
+            await eventually(lambda: receiver.faults.asked_count > asked, 10, "the message has come in")
+            receiver.faults.change([], [], heal=True)
+            sender.network.send([vote(3)])
+            await eventually(lambda: 3 in receiver.terms, 10, "a message after the heal")
+            assert receiver.terms == [1, 3]
+            assert not sender.unreachable, "the stream stayed"
+
+    run(scenario())
+
+
+def test_the_other_direction_is_not_cut(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        sender, receiver = Sender(tmp_path), Receiver(tmp_path)
+        async with connected(sender, receiver):
+            for faults in (sender.faults, receiver.faults):
+                faults.change([("n2", "n1")], [], heal=False)
+            sender.network.send([vote(1)])
+            await eventually(lambda: receiver.terms == [1], 10, "the message")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"cluster": 0xBAD}, "is of cluster 0000000000000bad"),
+        ({"store_id": 9}, "means store 0000000000000002"),
+        ({"members": (2, 3)}, "is no member"),
+    ],
+    ids=["cluster", "receiver", "sender"],
+)
+def test_who_is_not_meant_is_refused_and_told_once(
+    tmp_path: Path, wrong: dict[str, object], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def scenario() -> None:
+        receiver_changes = {key: value for key, value in wrong.items() if key != "cluster"}
+        sender = Sender(tmp_path, **({"cluster": 0xBAD} if "cluster" in wrong else {}))
+        receiver = Receiver(tmp_path, **receiver_changes)  # type: ignore[arg-type]
+        async with connected(sender, receiver):
+
+            def refused_again() -> bool:
+                sender.network.send([vote(1)])
+                return len(sender.unreachable) >= 3
+
+            await eventually(refused_again, 20, "three refusals")
+            assert receiver.terms == []
+
+    run(scenario())
+    told = [record for record in caplog.records if "no stream to n2" in record.getMessage()]
+    assert len(told) == 1
+    assert reason in told[0].getMessage()
+    assert "connected" not in caplog.text
+
+
+def test_members_that_leave_or_move_are_dialled_no_more(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        sender, old, new = Sender(tmp_path), Receiver(tmp_path / "a"), Receiver(tmp_path / "b")
+        await new.start()
+        async with connected(sender, old):
+            sender.network.send([vote(1)])
+            await eventually(lambda: old.terms == [1], 10, "the first message")
+            await sender.network.set_members([new.remote, RemoteNode("n1", 1, "ourselves:1")])
+            assert sender.network.by_name("n2") == new.remote
+            assert sender.network.remote(2) == new.remote
+            assert sender.network.remotes == (new.remote,), "this node is no peer of its own"
+            sender.network.send([vote(2)])
+            await eventually(lambda: new.terms == [2], 10, "a message at the new address")
+            await sender.network.set_members([])
+            sender.network.send([vote(3)])
+            assert sender.network.remote(2) is None
+            assert old.terms == [1]
+        await new.stop()
+
+    run(scenario())
