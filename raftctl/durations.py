@@ -10,8 +10,8 @@ import re
 from raftctl.errors import UsageError
 
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
-_BARE = re.compile(r"\d+(?:\.\d+)?")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])", re.ASCII)
+_BARE = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 
 MAX_MS = 366 * _UNIT_MS["d"]
 
@@ -39,9 +39,11 @@ def format_duration(ms: int) -> str:
     """At most two units, no more precision than a reader wants: ``850ms``, ``4.2s``, ``3m05s``, ``5d3h``."""
     if ms < 1_000:
         return f"{max(ms, 0)}ms"
-    if ms < 60_000:
+    if ms < 10_000:
         return f"{ms // 100 / 10:.1f}s"
     seconds = ms // 1_000
+    if seconds < 60:
+        return f"{seconds}s"
     if seconds < 3_600:
         return f"{seconds // 60}m{seconds % 60:02d}s"
     minutes = seconds // 60

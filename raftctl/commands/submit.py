@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-_ARRAY = re.compile(r"(\d+)(?:-(\d+))?")
+_ARRAY = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
 _BACKOFF = re.compile(r"exp:([^.]+)\.\.(.+)")
 
 

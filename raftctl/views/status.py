@@ -35,7 +35,7 @@ def summary(view: ClusterView, cluster: str) -> Text:
     )
     line.append(*dot).append("commit ", style="dim").append(str(found.commit_index))
     line.append(*dot).append("queue ", style="dim")
-    line.append(f"{found.pending} pending, {found.running} running")
+    line.append(f"{found.pending} pending {found.running} running")
     return line
 
 

@@ -33,7 +33,7 @@ def test_status_has_what_the_contract_names(shell: Shell, cluster: FakeCluster) 
 
 def test_status_for_people_says_it_all_in_its_first_line(shell: Shell) -> None:
     first = shell("status").out.splitlines()[0]
-    for part in ("leader n1", "term 1", "quorum 3/3", "commit 1", "queue 0 pending, 0 running"):
+    for part in ("leader n1", "term 1", "quorum 3/3", "commit 1", "queue 0 pending 0 running"):
         assert part in first
 
 
