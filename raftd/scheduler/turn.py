@@ -5,8 +5,6 @@ What may live here: what every rule needs in the same way: saying what changed, 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from raftd.scheduler.effects import (
     Effect,
     JobChange,
@@ -47,27 +45,42 @@ class Turn:
     def count_in_job(self, job_id: int, left: TaskState, entered: TaskState, count: int = 1) -> Job:
         """So many tasks of a job went from one state to another; says so when the job has ended by it."""
         job = self.state.jobs[job_id]
-        counts = {
-            TaskState.PENDING: job.pending,
-            TaskState.RUNNING: job.running,
-            TaskState.SUCCEEDED: job.succeeded,
-            TaskState.FAILED: job.failed,
-            TaskState.CANCELLED: job.cancelled,
-        }
-        counts[left] -= count
-        counts[entered] += count
-        finished = not counts[TaskState.PENDING] and not counts[TaskState.RUNNING]
-        job = replace(
-            job,
-            pending=counts[TaskState.PENDING],
-            running=counts[TaskState.RUNNING],
-            succeeded=counts[TaskState.SUCCEEDED],
-            failed=counts[TaskState.FAILED],
-            cancelled=counts[TaskState.CANCELLED],
-            finished_at_ms=self.now_ms if finished else 0,
-            changed_index=self.index,
+        pending, running, succeeded, failed, cancelled = (
+            before + count * ((state is entered) - (state is left))
+            for state, before in zip(_COUNTED, _counts(job), strict=True)
+        )
+        finished = not pending and not running
+        job = Job(
+            job.id,
+            job.spec,
+            job.array,
+            job.first_task_id,
+            job.total,
+            pending,
+            running,
+            succeeded,
+            failed,
+            cancelled,
+            job.forgotten,
+            job.stopping,
+            job.submitted_at_ms,
+            self.now_ms if finished else 0,
+            self.index,
         )
         self.state.jobs.put(job_id, job)
         if finished:
             self.job_changed(JobChange.FINISHED, job)
         return job
+
+
+_COUNTED = (
+    TaskState.PENDING,
+    TaskState.RUNNING,
+    TaskState.SUCCEEDED,
+    TaskState.FAILED,
+    TaskState.CANCELLED,
+)
+
+
+def _counts(job: Job) -> tuple[int, int, int, int, int]:
+    return job.pending, job.running, job.succeeded, job.failed, job.cancelled
