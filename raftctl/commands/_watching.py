@@ -37,6 +37,7 @@ LOOK_PAUSE_S = 0.15
 LOOK_TIMEOUT_S = 2.0
 REDRAW_S = 0.25
 LINES_BELOW = 6
+NOTES_BELOW = 3
 
 
 @dataclass(slots=True)
@@ -44,7 +45,8 @@ class _Watched:
     """What is known so far.
 
     Invariants: `view` is the latest look and `viewed_ms` when it was taken; `unseen` are the changes that
-    came after the last line or document was printed, `recent` the last few lines for a person.
+    came after the last line or document was printed; `recent` are the last few of them as lines, `notes` the
+    same about the cluster itself, which would otherwise scroll away among them.
     """
 
     cluster: str
@@ -53,19 +55,22 @@ class _Watched:
     problem: str | None = None
     unseen: list[Change] = field(default_factory=list)
     recent: deque[Text] = field(default_factory=lambda: deque(maxlen=LINES_BELOW))
+    notes: deque[Text] = field(default_factory=lambda: deque(maxlen=NOTES_BELOW))
     stirred: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take_batch(self, batch: WatchBatch) -> list[Text]:
         """Takes in what the stream says; returns it as lines."""
         lines = [changes.line(change) for change in batch.changes]
-        if batch.interruption is not None:
-            lines.append(changes.note(f"{batch.interruption}: looking for another node", now_ms()))
-        if batch.gap:
-            lines.append(changes.note("some changes are gone from the cluster's memory", now_ms()))
-        self.unseen += batch.changes
         self.recent += lines
+        notes: list[Text] = []
+        if batch.interruption is not None:
+            notes.append(changes.note(f"{batch.interruption}: looking for another node", now_ms()))
+        if batch.gap:
+            notes.append(changes.note("some changes are gone from the cluster's memory", now_ms()))
+        self.notes += notes
+        self.unseen += batch.changes
         self.stirred.set()
-        return lines
+        return lines + notes
 
     def take_view(self, view: ClusterView) -> list[Text]:
         """Takes in a fresh look; returns what is different about the cluster itself as lines."""
@@ -85,7 +90,7 @@ class _Watched:
                 lines.append(
                     changes.note(f"{quorum.up} of {quorum.voters} voters are up{enough}", self.viewed_ms)
                 )
-        self.recent += lines
+        self.notes += lines
         return lines
 
 
@@ -237,10 +242,10 @@ class _Picture(_Face):
         if watched.problem is not None:
             since = clock(watched.viewed_ms)
             below.append(Text(f"no answer since {since}: {watched.problem}", style="bold red"))
-        if watched.recent:
-            below.append(Text("Changes", style="bold"))
-            below.append(Text("\n").join(watched.recent))
-        room = max((self._console.height - 18 - len(watched.recent)) // 3, 3)
+        for heading, lines in (("Cluster", watched.notes), ("Changes", watched.recent)):
+            if lines:
+                below.append(Text("\n").join([Text(heading, style="bold"), *lines]))
+        room = max((self._console.height - 20 - len(watched.recent) - len(watched.notes)) // 3, 3)
         return views.page(
             watched.view, watched.cluster, now, since_ms=now - watched.viewed_ms, limit=room, below=below
         )
