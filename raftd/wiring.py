@@ -65,6 +65,10 @@ BLOBS_DIRECTORY = "blobs"
 APPLY_BYTES_PER_TURN = 256 * 1024
 """Committed entries are applied in portions of this size, so that a long replay does not starve heartbeats."""
 
+DISK_STALL_MS = 2_000
+"""A leader whose own append has been with its disk for so long steps down. A busy machine stalls a healthy disk for a
+few hundred milliseconds; an election would not make it faster."""
+
 Fatal = Callable[[BaseException], None]
 """Called, from any thread, when the node cannot go on: the process must end without acknowledging anything."""
 
@@ -171,7 +175,7 @@ class Server:
     @property
     def slots_ready(self) -> bool:
         """Every slot process is warm, and the executor is attached to a leader."""
-        return self._executor.slots_ready
+        return bool(self._executor.attached_to) and self._executor.slots_ready == self._config.slots
 
     # --- construction -------------------------------------------------------------------------------------------
 
@@ -189,6 +193,7 @@ class Server:
                 jitter=random.SystemRandom().randrange,
                 election_ticks=config.election_ticks,
                 heartbeat_ticks=config.heartbeat_ticks,
+                disk_stall_ticks=max(1, DISK_STALL_MS // config.tick_ms),
                 max_committed_bytes_per_ready=APPLY_BYTES_PER_TURN,
             ),
             Configuration(voters=tuple(member.store_id for member in self._genesis.members if member.voter)),
