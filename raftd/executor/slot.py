@@ -14,6 +14,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import importlib
+import io
 import os
 import signal
 import socket
@@ -393,7 +394,8 @@ def enter_session(nice: int) -> None:
 def use_stdio() -> None:
     """Output is seen as it comes, and never fails for its characters."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
     faulthandler.enable()
 
 

@@ -6,6 +6,7 @@ started. The slot does nothing else meanwhile, so that it can react at once, als
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -188,9 +189,11 @@ def _stdin(payload: bytes) -> IO[bytes]:
     if hasattr(os, "memfd_create"):
         file: IO[bytes] = os.fdopen(os.memfd_create("stdin"), "w+b")
     else:
-        from tempfile import TemporaryFile  # macOS; not small
+        from tempfile import mkstemp  # macOS; not small
 
-        file = TemporaryFile()  # noqa: SIM115  # the caller closes it
+        fd, path = mkstemp()
+        os.unlink(path)
+        file = os.fdopen(fd, "w+b")
     file.write(payload)
     file.seek(0)
     return file
@@ -227,6 +230,8 @@ def _start_failure(error: Exception) -> str:
         return f"no program {os.fsdecode(error.filename)!r} on this node"
     if isinstance(error, PermissionError) and error.filename:
         return f"{os.fsdecode(error.filename)!r} may not be executed on this node"
+    if isinstance(error, OSError) and error.errno == errno.ENOEXEC:
+        return f"{os.fsdecode(error.filename)!r} is nothing that this system can execute"
     return reason_of(error)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from raftd.errors import BlobNotFound, PeerUnreachable, RaftdError
 from raftd.executor.attempts import RunningAttempt
@@ -310,7 +311,7 @@ class Rig(AbstractAsyncContextManager["Rig"]):
             blobs=self.store,
         )
 
-    async def __aenter__(self) -> Rig:
+    async def __aenter__(self) -> Self:
         await self.executor.start()
         await self.executor.wait_slots_ready()
         return self
