@@ -30,6 +30,7 @@ class PutHeader(_message.Message):
     digest: _builtins.str
     """may be empty for a client's put: the node computes it"""
     size_bytes: _builtins.int
+    """0 = not announced"""
     replicas: _builtins.int
     """0 = a majority of the voters"""
     replica_only: _builtins.bool

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from functools import cache
 from typing import Protocol, TypeVar, cast
 
@@ -21,7 +22,7 @@ from google.protobuf.message import Message
 from raftd.errors import NoLeader, NotLeader, OutcomeUnknown, PeerUnreachable, RaftdError, ShuttingDown
 from raftd.services.status import Context, leader_pair, remaining_s
 from raftd.transport.base import RemoteNode
-from raftd.transport.caller import ERROR_KEY, FORWARDED_KEY, Caller, CallFailed
+from raftd.transport.caller import ERROR_KEY, FORWARDED_KEY, Caller, CallFailed, Purpose
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,26 @@ class Forwarder:
             if pause <= 0:
                 raise failure
             await self._leader_changed(pause)
+
+    async def stream_from_leader(
+        self, method: str, request: Message, purpose: Purpose, timeout_s: float
+    ) -> AsyncGenerator[bytes, None]:
+        """Have the leader answer a call that is answered by a stream; tried once.
+
+        Raises:
+            NoLeader: no other node is known to lead.
+            PeerUnreachable: the leader was not reached.
+            CallFailed: its own answer.
+        """
+        leader = self.leader()
+        if leader is None:
+            raise NoLeader(
+                "no leader is known to this node", try_="wait for an election, or start more nodes"
+            )
+        stream = self._caller.stream(leader, method, request.SerializeToString(), purpose, timeout_s)
+        async with aclosing(stream) as responses:
+            async for response in responses:
+                yield response
 
     async def _local(self, local: Callable[[], Awaitable[Response]]) -> Response:
         try:

@@ -134,8 +134,12 @@ def refuse(error: errors.RaftdError) -> Refused:
     return Refused(error.code, error.message, error.try_, error.retryable)
 
 
-def remaining_s(context: Context) -> float:
+def remaining_s(context: Context, default_s: float = DEFAULT_DEADLINE_S) -> float:
     """Seconds that work for this call may take: less than the caller waits, so that the answer still arrives.
+
+    Args:
+        context: of the call.
+        default_s: for a caller that named no deadline.
 
     Raises:
         DeadlinePassed: nobody waits for the answer any more.
@@ -143,7 +147,7 @@ def remaining_s(context: Context) -> float:
     # None where the caller set no deadline, whatever the stubs say.
     remaining: float | None = context.time_remaining()
     if remaining is None:
-        return DEFAULT_DEADLINE_S
+        return default_s
     if remaining <= 0:
         raise errors.DeadlinePassed("the deadline passed before this node could begin")
     return remaining - min(ANSWER_MARGIN_S + remaining / 100, remaining / 10)

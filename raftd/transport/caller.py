@@ -7,7 +7,7 @@ into the error tree. Messages pass as bytes where this node only hands them on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from enum import StrEnum
 
 import grpc
@@ -193,7 +193,7 @@ class Caller:
 
     async def stream(
         self, remote: RemoteNode, method: str, request: bytes, purpose: Purpose, timeout: float | None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Forward one call that is answered by a stream; raises as ``unary`` does. A cut ends it."""
         channel = await self.connect(remote, purpose, CONNECT_TIMEOUT_S if timeout is None else timeout)
         ask: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(method)

@@ -210,6 +210,7 @@ def make_host(
     consensus: ConsensusServicer | None = None,
     admin: AdminServicer | None = None,
     scheduler: type[FakeScheduler] = FakeScheduler,
+    blobs: Callable[[LocalNode, Forwarder, Caller, dict[int, RemoteNode]], BlobsServicer] | None = None,
 ) -> Host:
     """Node ``n<number>`` with the store id ``number``, bound but not started."""
     local = LocalNode(CLUSTER, number, f"n{number}", token)
@@ -220,10 +221,11 @@ def make_host(
     others: dict[int, RemoteNode] = {}
     forwarder = Forwarder(node, others.get, caller)
     served_scheduler = scheduler(local.name, forwarder)
-    blobs = FakeBlobs()
-    services = Services(served_scheduler, admin or FakeAdmin(), consensus or FakeConsensus(), blobs)
+    fake_blobs = FakeBlobs()
+    served_blobs = fake_blobs if blobs is None else blobs(local, forwarder, caller, others)
+    services = Services(served_scheduler, admin or FakeAdmin(), consensus or FakeConsensus(), served_blobs)
     server = ServerHost(listen, local, faults, node, services)
-    return Host(local, node, faults, caller, forwarder, served_scheduler, blobs, server, others)
+    return Host(local, node, faults, caller, forwarder, served_scheduler, fake_blobs, server, others)
 
 
 @asynccontextmanager

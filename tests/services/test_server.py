@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, cast
 
@@ -76,7 +77,10 @@ def test_health_follows_the_leader(tmp_path: Path) -> None:
                 return bool(answer.status == status)
 
             async def becomes(service: str, status: int) -> None:
-                await eventually(lambda: is_now(service, status), 10, f"{service!r} is {status}")
+                def it_is() -> bool | Awaitable[bool]:
+                    return is_now(service, status)
+
+                await eventually(it_is, 10, f"{service!r} is {status}")
 
             for leader in (0, 7, 0, 1):
                 host.node.follow(leader)
