@@ -40,7 +40,8 @@ def emit(
     else:
         drawn = draw()
         if isinstance(drawn, str):
-            typer.echo(drawn)
+            if drawn:
+                typer.echo(drawn)
         else:
             console().print(drawn)
 

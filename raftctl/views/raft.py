@@ -49,7 +49,7 @@ def page(infos: Mapping[str, NodeInfo], silent: Iterable[str], cluster: str) -> 
             "ACTIVE",
             note=f"as {leader.name} sees it",
         )
-        for peer in leader.peers:
+        for peer in sorted(leader.peers, key=lambda peer: peer.name):
             peers.add_row(
                 Text(peer.name, style="bold"),
                 str(peer.match_index),

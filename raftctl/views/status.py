@@ -95,11 +95,17 @@ def free_nodes(view: ClusterView, since_ms: int = 0, limit: int | None = None) -
         made.add_row(
             Text(row.node, style="bold"),
             Text(row.role + (", leader" if leads else "")),
-            style.state(node.eligibility if node is not None else "ready"),
+            style.state(_state_of(view, node)),
             style.slots(row.slots_free, row.slots),
             f"{format_duration(row.last_seen_ms + since_ms)} ago",
         )
     return made
+
+
+def _state_of(view: ClusterView, node: NodeRow | None) -> str:
+    """A free node is ready, as far as the record says; a lease has to run out before the record says otherwise."""
+    trouble = _trouble(view, node) if node is not None else []
+    return "silent" if trouble else "ready"
 
 
 def away(view: ClusterView) -> Table | None:

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from raftctl.client.models import AttemptOutcome, Job, Task
+from raftctl.client.models import Attempt, AttemptOutcome, Job, Task
 from raftctl.durations import format_duration
 from raftctl.views import data, style
 from raftctl.views.times import ago, between, iso
@@ -27,7 +27,7 @@ def line(task: Task, now: int, width: int) -> Text:
         str(task.state),
         last.node if last is not None else "-",
         str(last.number) if last is not None else "-",
-        between(last.started_ms, last.ended_ms or now) if last is not None else "-",
+        took(last, now) if last is not None else "-",
         ago(task.submitted_ms, now),
     )
     out = Text()
@@ -49,6 +49,13 @@ def ending(task: Task) -> str:
         if last.started_ms is not None and last.ended_ms is not None:
             text += f" in {format_duration(last.ended_ms - last.started_ms)}"
     return f"{text}: {task.reason}" if task.reason else text
+
+
+def took(attempt: Attempt, now: int) -> str:
+    """How long an attempt ran; while it runs, how long since it was given to its slot, which is all that is known."""
+    if attempt.outcome is AttemptOutcome.RUNNING:
+        return between(attempt.started_ms or attempt.occupied_ms, now)
+    return between(attempt.started_ms, attempt.ended_ms)
 
 
 def detail(task: Task, now: int) -> Group:
@@ -95,7 +102,7 @@ def attempts(task: Task, now: int) -> Table:
             str(one.slot),
             str(one.fencing_token),
             style.state("stopping" if running and one.stopping else str(one.outcome)),
-            between(one.started_ms or one.occupied_ms, now if running else one.ended_ms),
+            took(one, now),
             one.reason,
         )
     return made
