@@ -34,6 +34,9 @@ def _no_user_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in list(os.environ):
             if name.startswith(("RAFTD_", "RAFTCTL_")):
                 patch.delenv(name)
+        # How wide the terminal of whoever runs the tests is, and which colours it wants, is no test's business.
+        for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
+            patch.delenv(name, raising=False)
         for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
             patch.setenv(name, str(home))
         yield

@@ -15,7 +15,6 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from raftd.codec.commands import encode_batch
 from raftd.errors import (
@@ -31,6 +30,7 @@ from raftd.errors import (
 )
 from raftd.node.applier import Applier
 from raftd.node.clock import Clock, ClusterClock
+from raftd.node.ports import DurableView, Leading, Peers, Storage
 from raftd.node.proposals import Proposal, Proposals, fail
 from raftd.node.reads import Reads
 from raftd.raft import types as raft
@@ -48,48 +48,6 @@ READIES_PER_TURN = 8
 TICKS_PER_TURN = 2
 """Ticks that one late turn makes up at most. The rest of a stall is not time in which peers could be heard: counting
 it would start elections for our own lateness (docs/decisions/0006)."""
-
-
-class Storage(Protocol):
-    """The durable log, as the loop uses it (``raftd.storage.thread.StorageThread``)."""
-
-    def submit(
-        self, number: int, hard_state: raft.HardState | None, entries: Sequence[raft.Entry], must_sync: bool
-    ) -> None:
-        """Queue one Ready's writes; its completion comes back through ``Node.durable``."""
-
-
-class DurableView(Protocol):
-    """The durable log in memory (``raftd.storage.log_store.LogStore``)."""
-
-    def append(self, entries: Sequence[raft.Entry]) -> None:
-        """Entries have become durable."""
-
-
-class Peers(Protocol):
-    """The way to the other members (``raftd.transport.network.Network``)."""
-
-    def send(self, messages: Sequence[Message]) -> None:
-        """Queue messages; never blocks."""
-
-
-class Leading(Protocol):
-    """What this node does while it leads (``raftd.node.leadership.Leadership``)."""
-
-    def begin(self, term: int) -> None:
-        """This node leads, and everything that was committed before is applied."""
-
-    def end(self) -> None:
-        """It leads no more."""
-
-    def plan(self) -> Sequence[Command]:
-        """What should be proposed now."""
-
-    def planned(self, commands: Sequence[Command], error: RaftdError | None) -> None:
-        """What was planned is applied, or (``error``) was not appended or is given up."""
-
-    def stalled(self, stall_ms: int) -> None:
-        """The loop was late by this much: nobody could be heard meanwhile."""
 
 
 class Node:

@@ -9,7 +9,6 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -148,16 +147,16 @@ def _cannot_listen(listen: str, otherwise: str) -> ConfigError:
     """Why an address cannot be bound: gRPC only says that it cannot, so ask the system."""
     host, port = split_address(listen)
     try:
-        addresses: Sequence[tuple[object, ...]] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         return ConfigError(
             f"cannot listen on {listen}: {error.strerror}", try_="name an address of this machine"
         )
     for family, kind, protocol, _, address in addresses:
-        with socket.socket(family, kind, protocol) as probe:  # type: ignore[arg-type]
+        with socket.socket(family, kind, protocol) as probe:
             try:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)  # type: ignore[arg-type]
+                probe.bind(address)
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     return ConfigError(

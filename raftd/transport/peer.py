@@ -134,8 +134,8 @@ class PeerSender:
         except grpc.aio.AioRpcError as error:
             code, details = error.code(), error.details() or ""
             if code is grpc.StatusCode.INTERNAL:
-                # What gRPC says when a write meets the end of the stream, whatever that end was.
-                code, details = grpc.StatusCode.UNAVAILABLE, "the stream ended under a write"
+                # What gRPC says when a write meets the end of the stream, whatever that end was: the next try tells.
+                return accepted and not self._refused()
         except asyncio.InvalidStateError:
             # It ended between our look at it and the write.
             code, details = await call.code(), await call.details()
@@ -175,9 +175,13 @@ class PeerSender:
     def _note_accepted(self) -> None:
         self._connected = True
         # After a refusal nothing has been gained yet: the same refusal would follow, and be logged, again and again.
-        if self._last_end is not None and self._last_end[0] in _TRANSIENT:
+        if self._last_end is not None and not self._refused():
             log.info("connected to %s at %s", self._remote.name, self._remote.address)
             self._last_end = None
+
+    def _refused(self) -> bool:
+        """Whether the last end that had a reason was a refusal."""
+        return self._last_end is not None and self._last_end[0] not in _TRANSIENT
 
     def _note_ended(self, code: grpc.StatusCode, details: str) -> None:
         """Say once, not at every attempt, why there is no stream."""

@@ -96,7 +96,7 @@ def test_a_ready_hands_out_no_more_to_apply_than_asked_for() -> None:
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
-        Config(**{"id": 1, "jitter": lambda n: 0, **settings})  # type: ignore[arg-type]
+        Config(**{"id": 1, "jitter": lambda n: 0, **settings})  # type: ignore[arg-type]  # jitter is not among the settings
 
 
 def test_a_configuration_is_sorted_and_free_of_contradictions() -> None:

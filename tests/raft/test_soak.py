@@ -151,7 +151,7 @@ def forgets_its_vote_in_a_crash(patch: pytest.MonkeyPatch) -> None:
     start = RawNode.__init__
 
     def start_without_vote(self: RawNode, *args: object, **kind: object) -> None:
-        start(self, *args, **kind)  # type: ignore[arg-type]
+        start(self, *args, **kind)  # type: ignore[arg-type]  # handed through as it came
         self.state.vote = 0
 
     patch.setattr(RawNode, "__init__", start_without_vote)

@@ -166,7 +166,7 @@ def test_who_is_not_meant_is_refused_and_told_once(
     async def scenario() -> None:
         receiver_changes = {key: value for key, value in wrong.items() if key != "cluster"}
         sender = Sender(tmp_path, **({"cluster": 0xBAD} if "cluster" in wrong else {}))
-        receiver = Receiver(tmp_path, **receiver_changes)  # type: ignore[arg-type]
+        receiver = Receiver(tmp_path, **receiver_changes)  # type: ignore[arg-type]  # of mixed types by design
         async with connected(sender, receiver):
 
             def refused_again() -> bool:

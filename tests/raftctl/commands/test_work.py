@@ -89,7 +89,7 @@ class Later:
 
     def __init__(self, shell: Shell, *words: str) -> None:
         self._ran: list[Ran] = []
-        self._thread = threading.Thread(target=lambda: self._ran.append(shell(*words)))
+        self._thread = threading.Thread(target=lambda: self._ran.append(shell(*words)), daemon=True)
         self._thread.start()
 
     def result(self) -> Ran:
@@ -99,13 +99,13 @@ class Later:
 
 def test_submit_waits_and_tells_how_it_ended(shell: Shell, cluster: FakeCluster) -> None:
     waiting = Later(shell, "submit", "noop", "--wait")
-    wait_until(cluster.all_watched, 10, "the watch is open")
+    wait_until(lambda: "t1" in cluster.tasks, 10, "the task is accepted")
     cluster.end("t1")
     ran = waiting.result()
     assert (ran.code, ran.out) == (0, "submitted t1\nt1 succeeded on n2 in 1.0s\n")
 
     waiting = Later(shell, "submit", "noop", "--wait", "-o", "json")
-    wait_until(cluster.all_watched, 10, "the watch is open")
+    wait_until(lambda: "t2" in cluster.tasks, 10, "the task is accepted")
     cluster.end("t2", pb.TASK_STATE_FAILED, reason="boom")
     ran = waiting.result()
     assert ran.code == ExitCode.TASK_FAILED
@@ -211,7 +211,7 @@ def test_render_collects_its_tiles_through_a_change_of_leader(
     file = tmp_path / "picture.exr"
     words = ("render", "--tiles", "2x1", "-o", str(file), "-o", "json", "--request-id", "frame")
     rendering = Later(shell, *words)
-    wait_until(cluster.all_watched, 10, "the watch is open")
+    wait_until(lambda: "t2" in cluster.tasks, 10, "the task is accepted")
     cluster.end("t2", blob=_tile(1))
     cluster.lead("n2")
     cluster.stop("n1")
