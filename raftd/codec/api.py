@@ -86,7 +86,7 @@ def encode_refusal(refused: Refused) -> pb.Refusal:
 
 
 def encode_task(task: Task, *, brief: bool = False) -> pb.Task:
-    """A task. ``brief`` leaves out what lists do not show: environment, payload-sized results, ended attempts."""
+    """A task. ``brief`` leaves out what tables do not show: environment, payload-sized results, ended attempts."""
     spec = task.spec
     attempts: Iterable[Attempt] = task.attempts[-1:] if brief else task.attempts
     result = task.result if not brief or isinstance(task.result, BlobRef) else None
@@ -111,6 +111,18 @@ def encode_task(task: Task, *, brief: bool = False) -> pb.Task:
         reason=task.reason,
         changed_index=task.changed_index,
     )
+
+
+def encode_page(tasks: Iterable[Task], page_bytes: int) -> tuple[list[pb.Task], bool]:
+    """Whole tasks until one reaches ``page_bytes``, at least one of them, and whether any is left over."""
+    taken: list[pb.Task] = []
+    size = 0
+    for task in tasks:
+        if size >= page_bytes:
+            return taken, True
+        taken.append(encode_task(task))
+        size += taken[-1].ByteSize()
+    return taken, False
 
 
 def encode_attempt(attempt: Attempt) -> pb.Attempt:

@@ -879,7 +879,7 @@ class ListRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     page_size: _builtins.int
-    """default 100, at most 1000"""
+    """default 100, at most 1000; a page of large tasks ends sooner"""
     page_token: _builtins.str
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___TaskState.ValueType]: ...

@@ -17,6 +17,7 @@ from raftd.codec.api import (
     decode_submission,
     encode_change,
     encode_job,
+    encode_page,
     encode_refusal,
     encode_submit_reply,
     encode_task,
@@ -46,6 +47,8 @@ from raftd.transport.guard import StreamGuard
 SERVICE = "/raftd.v1.Scheduler/"
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
+PAGE_BYTES = 2 * 1024 * 1024
+"""A page ends with the task that reaches this, so that it fits in a message however large the tasks are."""
 MAX_RECENT = 100
 WATCH_PAGE = 500
 MAX_SUBMISSIONS = 10_000
@@ -213,7 +216,7 @@ class SchedulerService(SchedulerServicer):
 
     @served
     async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
-        """A page of tasks, in the order of their ids."""
+        """A page of whole tasks, in the order of their ids; it may hold fewer than were asked for."""
         size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
         after = parse_id(request.page_token, "t") if request.page_token else 0
         job_id = parse_id(request.job_id, "j") if request.job_id else None
@@ -225,10 +228,10 @@ class SchedulerService(SchedulerServicer):
         async def local() -> pb.ListResponse:
             await self._fresh(request.options, context)
             page = queries.task_page(self._state(), after=after, limit=size, states=states, job_id=job_id)
+            tasks, cut = encode_page(page.tasks, PAGE_BYTES)
+            next_after = tasks[-1].task_id if cut else f"t{page.next_after}" if page.next_after else ""
             return pb.ListResponse(
-                tasks=[encode_task(task, brief=True) for task in page.tasks],
-                next_page_token="" if page.next_after is None else f"t{page.next_after}",
-                read=self._view.read_info(request.options.stale),
+                tasks=tasks, next_page_token=next_after, read=self._view.read_info(request.options.stale)
             )
 
         return await self._read("List", request, request.options, context, local)
