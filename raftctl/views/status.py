@@ -29,7 +29,7 @@ def summary(view: ClusterView, cluster: str) -> Text:
     line.append(*dot).append("term ", style="dim").append(str(found.term))
     quorum = found.quorum
     healthy = quorum.ok and quorum.up == quorum.voters
-    line.append(*dot).append("quorum ", style="dim")
+    line.append(*dot).append(*(("quorum ", "dim") if quorum.ok else ("no quorum, up ", "bold red")))
     line.append(
         f"{quorum.up}/{quorum.voters}", style="green" if healthy else "yellow" if quorum.ok else "bold red"
     )
