@@ -43,12 +43,18 @@ class ClusterClock:
         self._seen_at_ms = clock.monotonic_ms()
 
     def observe(self, cluster_time_ms: int) -> None:
-        """An applied entry carries this time: no later stamp may be smaller."""
+        """This time has been stamped, here or by an earlier leader: no later stamp may be smaller."""
         if cluster_time_ms > self._last_ms:
             self._last_ms = cluster_time_ms
             self._seen_at_ms = self._clock.monotonic_ms()
 
     def now_ms(self) -> int:
-        """The time to stamp on the next entry."""
+        """The time, for looking at: a wall clock that jumps forward and back leaves nothing behind."""
         elapsed = self._clock.monotonic_ms() - self._seen_at_ms
         return max(self._clock.wall_ms(), self._last_ms + elapsed)
+
+    def stamp_ms(self) -> int:
+        """The time to stamp on the next entry, or to plan by: it never goes back, whatever the wall clock does."""
+        now_ms = self.now_ms()
+        self.observe(now_ms)
+        return now_ms

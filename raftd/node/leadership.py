@@ -88,11 +88,11 @@ class Leadership:
             self._sessions.end_all(NoLeader("this node does not lead any more"))
         log.info("leads no more")
 
-    def plan(self) -> Sequence[Command]:
+    def plan(self, now_ms: int) -> Sequence[Command]:
         """What to propose now; nothing unless something has changed or a timer is due."""
         if self._book is None:
             return ()
-        now_ms, cluster_ms = self._clock.monotonic_ms(), self._cluster_clock.now_ms()
+        cluster_ms = self._cluster_clock.stamp_ms()
         due = self._wakeup_ms is not None and cluster_ms >= self._wakeup_ms
         if not (self._dirty or due or now_ms >= self._next_check_ms):
             return ()
@@ -119,8 +119,10 @@ class Leadership:
     def planned(self, commands: Sequence[Command], error: RaftdError | None) -> None:
         """The state speaks for these now; what was not appended is planned anew."""
         self._in_flight.settled(commands)
-        self._dirty = True
-        if error is not None:
+        if error is None:
+            self._dirty = True
+        else:
+            # Not at once: what refused it (too much that waits for the quorum) would refuse it again, turn after turn.
             log.debug("%d planned commands were not applied: %s", len(commands), error)
 
     def stalled(self, stall_ms: int) -> None:

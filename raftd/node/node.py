@@ -91,6 +91,7 @@ class Node:
         self._wake = asyncio.Event()
         self._messages: deque[Message] = deque()
         self._unreachable: set[raft.NodeId] = set()
+        self._heard_ms: dict[raft.NodeId, int] = {}
         self._proposals = Proposals()
         self._reads = Reads()
         self._writing: deque[Ready] = deque()
@@ -121,7 +122,7 @@ class Node:
         error = ShuttingDown("this node is shutting down")
         self._proposals.fail_queued(error)
         self._proposals.fail_appended(OutcomeUnknown("this node shut down before it was applied"))
-        self._reads.fail_queued(error)
+        self._reads.fail_all(error)
         if self._ready_term and self._leading is not None:
             self._ready_term = 0
             self._leading.end()
@@ -129,7 +130,14 @@ class Node:
     def deliver(self, messages: Sequence[Message]) -> None:
         """Messages of a peer have come in."""
         self._messages.extend(messages)
+        if messages:
+            self._heard_ms[messages[-1].sender] = self._clock.monotonic_ms()
         self._wake.set()
+
+    def silence_ms(self, store_id: raft.NodeId) -> int | None:
+        """How long ago this peer was last heard; None where it never was."""
+        heard_ms = self._heard_ms.get(store_id)
+        return None if heard_ms is None else self._clock.monotonic_ms() - heard_ms
 
     def unreachable(self, store_id: raft.NodeId) -> None:
         """Messages to this peer may have been lost."""
@@ -180,12 +188,15 @@ class Node:
         """
         self._check_leads()
         done: asyncio.Future[tuple[Reply, ...]] = self._loop.create_future()
-        self._proposals.add(Proposal(tuple(commands), size_bytes, self._loop.time() + timeout, done))
+        proposal = Proposal(tuple(commands), size_bytes, self._loop.time() + timeout, done)
+        self._proposals.add(proposal)
         self._wake.set()
         try:
             async with asyncio.timeout(timeout):
                 return await done
         except TimeoutError:
+            if not proposal.appended:
+                raise DeadlinePassed("the deadline passed before it was proposed") from None
             raise OutcomeUnknown(
                 "not committed in time: a majority of the voters did not confirm it"
             ) from None
@@ -296,7 +307,7 @@ class Node:
 
     def _encode(self, batch: Sequence[Proposal]) -> bytes:
         commands = tuple(command for proposal in batch for command in proposal.commands)
-        header = Header(self._cluster_clock.now_ms(), secrets.randbits(64))
+        header = Header(self._cluster_clock.stamp_ms(), secrets.randbits(64))
         return encode_batch(Batch(header, commands))
 
     def _append(self, batch: Sequence[Proposal], data: bytes) -> None:
@@ -307,16 +318,27 @@ class Node:
         except raft.UncommittedLimit as error:
             fail(batch, TooManyUncommitted(error.message, try_="try again in a moment"))
         except raft.EntryTooLarge as error:
-            fail(batch, PayloadTooLarge(error.message))
+            if len(batch) > 1:
+                # The sizes that it was cut by were too small a guess: only who is too large alone is at fault.
+                for proposal in batch:
+                    self._append_alone(proposal)
+            else:
+                fail(batch, PayloadTooLarge(error.message))
         else:
             self._proposals.appended(place.index, place.term, batch)
 
     def _take_reads(self) -> None:
-        if self._reads.queued:
-            if not self.leads:
-                self._reads.fail_queued(self._not_leader())
-                return
-            self._raw.read_index(self._reads.start_round())
+        if not self._reads.queued:
+            return
+        if not self.leads:
+            self._reads.fail_queued(self._not_leader())
+            return
+        context = self._reads.start_round()
+        try:
+            self._raw.read_index(context)
+        except raft.NotLeader:
+            # The core stepped down in this very turn; the Ready that says so is yet to come.
+            self._reads.dropped((context,), self._not_leader())
 
     def _carry_out(self, ready: Ready) -> None:
         """The steps of ``raftd.raft.ready``, in its order."""
@@ -362,7 +384,7 @@ class Node:
     def _plan(self) -> None:
         if not self._ready_term or self._leading is None:
             return
-        commands = tuple(self._leading.plan())
+        commands = tuple(self._leading.plan(self._last_tick_ms))
         if commands:
             done: asyncio.Future[tuple[Reply, ...]] = self._loop.create_future()
             leading = self._leading

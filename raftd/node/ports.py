@@ -47,8 +47,13 @@ class Leading(Protocol):
     def end(self) -> None:
         """It leads no more."""
 
-    def plan(self) -> Sequence[Command]:
-        """What should be proposed now."""
+    def plan(self, now_ms: int) -> Sequence[Command]:
+        """What should be proposed now.
+
+        Args:
+            now_ms: monotonic, and never later than what ``stalled`` has been told of: a stall that the loop has not
+                noticed yet must not look like the silence of others.
+        """
 
     def planned(self, commands: Sequence[Command], error: RaftdError | None) -> None:
         """What was planned is applied, or (``error``) was not appended or is given up."""

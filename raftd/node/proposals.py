@@ -30,12 +30,14 @@ class Proposal:
         size_bytes: about their encoded size; batches are cut by it.
         expires_at: loop time after which the caller is gone; nothing is appended for it then.
         done: gets one reply a command, or a ``RaftdError``.
+        appended: it is in the log, and may be committed by whoever leads next.
     """
 
     commands: tuple[Command, ...]
     size_bytes: int
     expires_at: float
     done: asyncio.Future[tuple[Reply, ...]]
+    appended: bool = False
 
 
 @dataclass(slots=True)
@@ -83,6 +85,8 @@ class Proposals:
     def appended(self, index: int, term: int, proposals: Sequence[Proposal]) -> None:
         """These proposals are the entry (index, term)."""
         self._appended[index] = _Appended(term, list(proposals))
+        for proposal in proposals:
+            proposal.appended = True
 
     def applied(self, index: int, term: int, replies: Sequence[Reply]) -> None:
         """The entry (index, term) is applied: hand its replies out if it is the one that was appended here."""

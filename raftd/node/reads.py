@@ -65,6 +65,13 @@ class Reads:
         for context in contexts:
             _fail(self._asked.pop(context, []), error)
 
+    def fail_all(self, error: RaftdError) -> None:
+        """Nobody here confirms anything any more."""
+        self.fail_queued(error)
+        self.dropped(tuple(self._asked), error)
+        while self._confirmed:
+            _fail(self._confirmed.pop()[2], error)
+
     def fail_queued(self, error: RaftdError) -> None:
         """Nobody here can confirm a read."""
         queued, self._queued = self._queued, []

@@ -35,6 +35,22 @@ CLUSTER_ID = 0xC1
 TICK_MS = 10
 
 
+class ShiftedClock(SystemClock):
+    """The machine's clock, moved by what a test says."""
+
+    def __init__(self) -> None:
+        self.shift_ms = 0
+        self.wall_shift_ms = 0
+
+    def monotonic_ms(self) -> int:
+        """See ``Clock``."""
+        return super().monotonic_ms() + self.shift_ms
+
+    def wall_ms(self) -> int:
+        """See ``Clock``."""
+        return super().wall_ms() + self.shift_ms + self.wall_shift_ms
+
+
 @dataclass
 class Wire:
     """Delivers messages between members; ``cut`` holds directed pairs that lose theirs."""
@@ -73,7 +89,7 @@ class Member:
         self.name = directory.identity.name
         self.fatal: list[BaseException] = []
         recovered = directory.log.recovered()
-        clock = SystemClock()
+        self.clock = clock = ShiftedClock()
         cluster_clock = ClusterClock(clock)
         self.machine = StateMachine()
         self.applier = Applier(self.machine, cluster_clock)
