@@ -2,6 +2,7 @@
 
 What may live here: who is attached, what each of them is told, and how what they report becomes commands. Nothing is
 started from here that is not in the applied state: a session only carries what the state says its node should run.
+Whatever an executor sends is bounded before it reaches the log: what the log refuses it would only send again.
 
 An executor counts as attached only when it has answered the Welcome with a heartbeat: then both directions work.
 Until then it is not registered and nothing is placed on it (docs/attach.md).
@@ -11,35 +12,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from raftd.errors import (
     IncarnationLost,
     InvalidRequest,
+    NameTaken,
     NoLeader,
     RaftdError,
     Unavailable,
     WrongIdentity,
     from_code,
 )
+from raftd.node import reports
 from raftd.node.clock import Clock
+from raftd.node.session import MESSAGE_BYTES, Session, assignment_bytes
 from raftd.scheduler.attach import (
     Assignment,
     AttachDown,
     AttachUp,
     AttemptEnded,
-    AttemptProgress,
     Heartbeat,
     Hello,
     Renewal,
     Stop,
     Welcome,
 )
-from raftd.scheduler.commands import Command, RegisterNode, Vacate
+from raftd.scheduler.commands import Command
 from raftd.scheduler.effects import Assigned, Effect, NodeChange, NodeChanged, StopRequested
-from raftd.scheduler.model import FencingToken, Health, NodeRole
+from raftd.scheduler.model import FencingToken, Health
 from raftd.scheduler.queries import assignment, assignments
 from raftd.scheduler.replies import Refused, Reply
 from raftd.scheduler.state import State
@@ -48,7 +51,6 @@ log = logging.getLogger(__name__)
 
 HELLO_TIMEOUT_S = 5.0
 COMMIT_TIMEOUT_S = 30.0
-MAX_PER_MESSAGE = 256
 
 
 class Consensus(Protocol):
@@ -88,48 +90,6 @@ class Leases(Protocol):
         """These nodes are attached: things may be placed on them."""
 
 
-class Session:
-    """One executor's stream. ``outgoing`` is what it has not been told yet."""
-
-    def __init__(self, hello: Hello) -> None:
-        self.hello = hello
-        self.registered = False
-        self.outgoing: deque[AttachDown] = deque()
-        self.wake = asyncio.Event()
-        self.error: RaftdError | None = None
-        self.progress: dict[FencingToken, AttemptProgress] = {}
-        self.last_heard_ms = 0
-        self.work: set[asyncio.Task[None]] = set()
-
-    def push(self, message: AttachDown) -> None:
-        """Tell the executor."""
-        self.outgoing.append(message)
-        self.wake.set()
-
-    def end(self, error: RaftdError) -> None:
-        """End the stream with this error."""
-        if self.error is None:
-            self.error = error
-        self.wake.set()
-
-    def take(self) -> AttachDown:
-        """Everything that waits, as one message where that keeps its meaning."""
-        message = self.outgoing.popleft()
-        while self.outgoing and len(message.start) + len(message.recorded) < MAX_PER_MESSAGE:
-            following = self.outgoing[0]
-            if message.stop or following.welcome is not None or (message.renewal and following.renewal):
-                break
-            self.outgoing.popleft()
-            message = AttachDown(
-                welcome=message.welcome,
-                renewal=following.renewal or message.renewal,
-                start=message.start + following.start,
-                stop=following.stop,
-                recorded=message.recorded + following.recorded,
-            )
-        return message
-
-
 class Sessions:
     """All executors that are attached to this leader.
 
@@ -158,15 +118,17 @@ class Sessions:
         self._state = state
         self._clock = clock
         self._sessions: dict[str, Session] = {}
+        self._heard_ms: dict[str, int] = {}
 
     def session(self, name: str) -> Session | None:
         """The session of a node, or None."""
         return self._sessions.get(name)
 
     def silence_ms(self, name: str) -> int | None:
-        """How long ago an attached executor was last heard; None where it is not attached."""
+        """How long ago an executor was last heard; None where this leader has never heard it."""
         session = self._sessions.get(name)
-        return None if session is None else self._clock.monotonic_ms() - session.last_heard_ms
+        heard_ms = self._heard_ms.get(name) if session is None else session.last_heard_ms
+        return None if heard_ms is None else self._clock.monotonic_ms() - heard_ms
 
     async def serve(
         self, incoming: AsyncIterator[AttachUp], write: Callable[[AttachDown], Awaitable[None]]
@@ -176,25 +138,22 @@ class Sessions:
         Raises:
             NoLeader: this node does not lead, or no longer.
             WrongIdentity: the executor is of another cluster, or its name belongs to another store.
+            NameTaken: its name belongs to another worker.
             IncarnationLost: the executor must come back as a higher incarnation.
-            InvalidRequest: the stream does not begin with a Hello.
+            InvalidRequest: the stream does not begin with a Hello, or the Hello is none.
         """
         session = await self._open(incoming)
         name = session.hello.name
         reader = asyncio.create_task(self._read(session, incoming), name=f"attach {name}")
+        writer = asyncio.create_task(self._write(session, write), name=f"attach {name}")
         try:
-            while session.error is None:
-                await session.wake.wait()
-                session.wake.clear()
-                while session.outgoing and session.error is None:
-                    await write(session.take())
-            raise session.error
+            # Not where the writing is: an executor that reads nothing would hold the stream, and this node's end.
+            raise await session.ended()
         finally:
-            reader.cancel()
-            for work in tuple(session.work):
-                work.cancel()
+            for task in (reader, writer, *session.work):
+                task.cancel()
             if self._sessions.get(name) is session:
-                del self._sessions[name]
+                self._forget(name, session)
             self._tell_attached()
 
     def on_effects(self, _index: int, effects: Sequence[Effect]) -> None:
@@ -216,6 +175,7 @@ class Sessions:
 
     def end_all(self, error: RaftdError) -> None:
         """This node leads no more."""
+        self._heard_ms.clear()
         for session in self._sessions.values():
             session.end(error)
 
@@ -232,6 +192,7 @@ class Sessions:
             raise InvalidRequest("an Attach stream begins with a Hello")
         if not self._leases.active:
             raise NoLeader("this node does not lead")
+        reports.check_hello(hello)
         self._check_identity(hello)
         session = Session(hello)
         before = self._sessions.get(hello.name)
@@ -240,24 +201,54 @@ class Sessions:
         self._sessions[hello.name] = session
         session.registered = self._is_registered(hello)
         session.last_heard_ms = self._clock.monotonic_ms()
-        session.push(
-            AttachDown(
-                welcome=Welcome(
-                    self._leases.lease_ms,
-                    self._leases.heartbeat_ms,
-                    self._desired(session),
-                    self._leader_name,
-                )
-            )
-        )
+        self._welcome(session)
         return session
+
+    def _welcome(self, session: Session) -> None:
+        """Say what it should be running; what does not fit into one message follows, and starts a moment later.
+
+        Only what the executor runs must be in the Welcome itself, or it would be killed; of that the name is enough.
+        """
+        running = frozenset(session.hello.running)
+        named: list[Assignment] = []
+        following: list[Assignment] = []
+        size = 0
+        for wanted in self._desired(session):
+            if wanted.token in running:
+                named.append(replace(wanted, args=(), payload=b"", env={}))
+                continue
+            size += assignment_bytes(wanted)
+            (named if size <= MESSAGE_BYTES else following).append(wanted)
+        leases = self._leases
+        welcome = Welcome(leases.lease_ms, leases.heartbeat_ms, tuple(named), self._leader_name)
+        session.push(AttachDown(welcome=welcome))
+        for wanted in following:
+            session.push(AttachDown(start=(wanted,)))
+
+    def _forget(self, name: str, session: Session) -> None:
+        """The stream is over; when its executor was last heard stays known for as long as this node leads."""
+        del self._sessions[name]
+        if name in self._state().nodes and not isinstance(session.error, NoLeader):
+            self._heard_ms[name] = session.last_heard_ms
 
     def _check_identity(self, hello: Hello) -> None:
         if hello.cluster_id != self._cluster_id:
             raise WrongIdentity(
                 f"executor {hello.name} is of cluster {hello.cluster_id:016x}, this is cluster {self._cluster_id:016x}"
             )
+        # Here, and not only when it registers: its stream takes the place of the one that bears its name.
+        for member in self._state().members:
+            if (member.name == hello.name) != (member.store_id == hello.store_id):
+                raise WrongIdentity(
+                    f"the record has {member.name} with store {member.store_id:016x}, "
+                    f"not {hello.name} with store {hello.store_id:016x}"
+                )
         node = self._state().nodes.get(hello.name)
+        if node is not None and node.store_id != hello.store_id:
+            raise NameTaken(
+                f"the name {hello.name} belongs to store {node.store_id:016x}, not {hello.store_id:016x}",
+                try_="give the new node another name",
+            )
         if self._leases.given_up(hello.name, hello.incarnation) or (
             node is not None
             and node.store_id == hello.store_id
@@ -285,74 +276,64 @@ class Sessions:
     async def _read(self, session: Session, incoming: AsyncIterator[AttachUp]) -> None:
         """Take what the executor says until its stream ends."""
         try:
-            confirmed = False
             async for message in incoming:
                 session.last_heard_ms = received_ms = self._clock.monotonic_ms()
-                if not confirmed:
+                if not session.confirmed:
                     if not session.registered:
                         await self._register(session)
-                    confirmed = True
+                    session.confirmed = True
                     self._tell_attached()
                 if message.ended:
                     self._spawn(session, self._record(session, message.ended))
                 if message.heartbeat is not None:
                     self._spawn(session, self._renew(session, message.heartbeat, received_ms))
+                await session.room()
             session.end(Unavailable("the executor has closed its stream"))
-        except RaftdError as error:
+        except Exception as error:
+            self._fail(session, error)
+
+    async def _write(self, session: Session, write: Callable[[AttachDown], Awaitable[None]]) -> None:
+        """Tell the executor what there is to tell."""
+        try:
+            while session.error is None:
+                await write(await session.next())
+        except Exception as error:
+            self._fail(session, error)
+
+    def _fail(self, session: Session, error: BaseException) -> None:
+        """End a session by a failure; one that nobody foresaw is logged, and no more than that ends with it."""
+        if isinstance(error, RaftdError):
             session.end(error)
+            return
+        log.error("attach %s", session.hello.name, exc_info=error)
+        session.end(Unavailable(f"the stream to {session.hello.name} failed: {type(error).__name__}"))
 
     async def _register(self, session: Session) -> None:
-        hello = session.hello
-        command = RegisterNode(
-            name=hello.name,
-            store_id=hello.store_id,
-            incarnation=hello.incarnation,
-            role=NodeRole[hello.role.upper()],
-            slots=hello.slots,
-            labels=tuple(sorted(hello.labels.items())),
-            kinds=tuple(sorted(hello.kinds)),
-            address=hello.address,
-        )
+        command = reports.registration(session.hello)
         (reply,) = await self._consensus.propose((command,), timeout=COMMIT_TIMEOUT_S)
         if isinstance(reply, Refused):
             raise from_code(reply.code, reply.message, reply.try_)
 
     async def _record(self, session: Session, ended: tuple[AttemptEnded, ...]) -> None:
         """Put the ends of attempts into the record; an end that is refused (stale) is over as well."""
-        commands = tuple(
-            Vacate(
-                task_id=end.task_id,
-                attempt=end.attempt,
-                token=end.token,
-                outcome=end.outcome,
-                reason=end.reason,
-                result=end.result,
-                blob_holders=end.blob_holders,
-                started_at_ms=end.started_at_ms,
-                ended_at_ms=end.ended_at_ms,
-            )
-            for end in ended
-        )
-        size = sum(
-            256 + len(end.reason) + (len(end.result) if isinstance(end.result, bytes) else 0) for end in ended
-        )
-        replies = await self._consensus.propose(commands, timeout=COMMIT_TIMEOUT_S, size_bytes=size)
-        for end, reply in zip(ended, replies, strict=True):
-            session.progress.pop(end.token, None)
-            if isinstance(reply, Refused):
-                log.info(
-                    "end of t%d attempt %d (%s) refused: %s",
-                    end.task_id,
-                    end.attempt,
-                    end.token,
-                    reply.message,
-                )
-        session.push(AttachDown(recorded=tuple(end.token for end in ended)))
+        limit = self._state().settings.max_inline_result_bytes
+        for part, size in reports.entries([reports.vacate(end, limit) for end in ended]):
+            replies = await self._consensus.propose(part, timeout=COMMIT_TIMEOUT_S, size_bytes=size)
+            for end, reply in zip(part, replies, strict=True):
+                session.progress.pop(end.token, None)
+                if isinstance(reply, Refused):
+                    log.info(
+                        "end of t%d attempt %d (%s) refused: %s",
+                        end.task_id,
+                        end.attempt,
+                        end.token,
+                        reply.message,
+                    )
+            session.push(AttachDown(recorded=tuple(end.token for end in part)))
 
     async def _renew(self, session: Session, heartbeat: Heartbeat, received_ms: int) -> None:
         """Renew only after a quorum round that began after the heartbeat had arrived."""
-        for progress in heartbeat.progress:
-            session.progress[progress.token] = progress
+        session.progressed(self._running(session.hello.name), heartbeat.progress)
         await self._consensus.read_barrier(timeout=self._leases.lease_ms / 1000)
         if self._leases.renew(session.hello.name, session.hello.incarnation, received_ms):
             session.push(AttachDown(renewal=Renewal(heartbeat.sequence)))
@@ -364,11 +345,7 @@ class Sessions:
         def over(done: asyncio.Task[None]) -> None:
             session.work.discard(done)
             if not done.cancelled() and (error := done.exception()) is not None:
-                session.end(
-                    error if isinstance(error, RaftdError) else Unavailable(f"the leader failed: {error!r}")
-                )
-                if not isinstance(error, RaftdError):
-                    log.error("attach %s", session.hello.name, exc_info=error)
+                self._fail(session, error)
 
         task.add_done_callback(over)
 
@@ -391,9 +368,14 @@ class Sessions:
         return None
 
     def _tell_attached(self) -> None:
-        self._leases.attached(
-            frozenset(name for name, session in self._sessions.items() if session.registered)
-        )
+        self._leases.attached(frozenset(name for name, session in self._sessions.items() if session.attached))
+
+    def _running(self, name: str) -> frozenset[FencingToken]:
+        """The attempts that the record has on a node."""
+        state = self._state()
+        node = state.nodes.get(name)
+        tasks = () if node is None else node.executing
+        return frozenset(state.tasks[task].attempts[-1].token for task in tasks if task is not None)
 
 
 def _lost(health: Health) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from raftd.errors import RaftdError
 from raftd.scheduler.attach import Assignment, AttachDown, AttachUp, AttemptEnded, Heartbeat, Hello
@@ -36,6 +36,7 @@ class FakeExecutor:
         self.keeps_beating = False
         self.welcomed = False
         self.error: RaftdError | None = None
+        self.on_told: Callable[[AttachDown], None] = lambda _: None
         self._said: asyncio.Queue[AttachUp | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
 
@@ -56,6 +57,10 @@ class FakeExecutor:
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def say(self, message: AttachUp) -> None:
+        """Say anything."""
+        self._said.put_nowait(message)
+
     def beat(self, sequence: int) -> None:
         """Ask for renewal."""
         self._said.put_nowait(AttachUp(heartbeat=Heartbeat(sequence)))
@@ -72,6 +77,7 @@ class FakeExecutor:
             yield message
 
     async def _told(self, message: AttachDown) -> None:
+        self.on_told(message)
         if message.welcome is not None:
             self.welcomed = True
             self.desired = message.welcome.desired
