@@ -63,6 +63,7 @@ class Node:
         cluster_clock: the time that entries are stamped with.
         tick_ms: the length of a tick.
         on_fatal: called once if the loop cannot go on; the process must end.
+        random_u64: the chance that is stamped on entries; a simulator brings its own.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Node:
         cluster_clock: ClusterClock,
         tick_ms: int,
         on_fatal: Callable[[BaseException], None],
+        random_u64: Callable[[], int] = lambda: secrets.randbits(64),
     ) -> None:
         self._raw = raw
         self._storage = storage
@@ -86,6 +88,7 @@ class Node:
         self._cluster_clock = cluster_clock
         self._tick_ms = tick_ms
         self._on_fatal = on_fatal
+        self._random_u64 = random_u64
         self._leading: Leading | None = None
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -307,7 +310,7 @@ class Node:
 
     def _encode(self, batch: Sequence[Proposal]) -> bytes:
         commands = tuple(command for proposal in batch for command in proposal.commands)
-        header = Header(self._cluster_clock.stamp_ms(), secrets.randbits(64))
+        header = Header(self._cluster_clock.stamp_ms(), self._random_u64())
         return encode_batch(Batch(header, commands))
 
     def _append(self, batch: Sequence[Proposal], data: bytes) -> None:
