@@ -33,6 +33,7 @@ from raftd.node.clock import Clock, ClusterClock
 from raftd.node.ports import DurableView, Leading, Peers, Storage
 from raftd.node.proposals import Proposal, Proposals, fail
 from raftd.node.reads import Reads
+from raftd.node.writes import Writes
 from raftd.raft import types as raft
 from raftd.raft.messages import Message
 from raftd.raft.raw_node import RawNode
@@ -41,6 +42,9 @@ from raftd.scheduler.commands import Batch, Command, Header
 from raftd.scheduler.replies import Reply
 
 log = logging.getLogger(__name__)
+
+APPLY_MS_PER_TURN = 20
+"""So long a turn applies, and at most one entry longer; what is committed beyond that waits for the next."""
 
 READIES_PER_TURN = 8
 """After so many the loop lets others run, however much there is to apply."""
@@ -80,8 +84,6 @@ class Node:
         random_u64: Callable[[], int] = lambda: secrets.randbits(64),
     ) -> None:
         self._raw = raw
-        self._storage = storage
-        self._view = view
         self._peers = peers
         self._applier = applier
         self._clock = clock
@@ -97,9 +99,8 @@ class Node:
         self._heard_ms: dict[raft.NodeId, int] = {}
         self._proposals = Proposals()
         self._reads = Reads()
-        self._writing: deque[Ready] = deque()
-        self._durable_number = 0
-        self._held_commit: tuple[int, raft.HardState] | None = None
+        self._writes = Writes(storage, view, peers)
+        self._committed: deque[raft.Entry] = deque()
         self._last_tick_ms = clock.monotonic_ms()
         self._role = raft.Role.FOLLOWER
         self._leader: raft.NodeId = raft.NO_NODE
@@ -239,13 +240,19 @@ class Node:
         self._take_durable()
         self._take_messages()
         self._take_ticks()
+        applied_until_ms = self._clock.monotonic_ms() + APPLY_MS_PER_TURN
         for _ in range(READIES_PER_TURN):
             self._take_proposals()
             self._take_reads()
-            if not self._raw.has_ready():
+            if self._raw.has_ready():
+                self._carry_out(self._raw.ready(), applied_until_ms)
+            elif self._committed:
+                self._apply(applied_until_ms)
+            else:
                 return
-            self._carry_out(self._raw.ready())
             self._plan()
+            if self._clock.monotonic_ms() >= applied_until_ms:
+                break
         self._wake.set()
 
     def _schedule_tick(self) -> None:
@@ -254,18 +261,11 @@ class Node:
             self._loop.call_later(self._tick_ms / 1000, self._schedule_tick)
 
     def _on_durable(self, number: int) -> None:
-        self._durable_number = max(self._durable_number, number)
+        self._writes.durable(number)
         self._wake.set()
 
     def _take_durable(self) -> None:
-        number = self._durable_number
-        reached = 0
-        while self._writing and self._writing[0].number <= number:
-            ready = self._writing.popleft()
-            self._view.append(ready.entries)
-            self._peers.send(ready.messages_after_persist)
-            reached = ready.number
-        if reached:
+        if reached := self._writes.take_durable():
             self._raw.persisted(reached)
 
     def _take_messages(self) -> None:
@@ -286,7 +286,7 @@ class Node:
         for _ in range(min(due, TICKS_PER_TURN)):
             self._raw.tick()
         self._last_tick_ms += due * self._tick_ms
-        self._flush_commit()
+        self._writes.flush_commit()
         self._plan()
 
     def _take_proposals(self) -> None:
@@ -343,46 +343,34 @@ class Node:
             # The core stepped down in this very turn; the Ready that says so is yet to come.
             self._reads.dropped((context,), self._not_leader())
 
-    def _carry_out(self, ready: Ready) -> None:
-        """The steps of ``raftd.raft.ready``, in its order."""
+    def _carry_out(self, ready: Ready, applied_until_ms: int) -> None:
+        """The steps of ``raftd.raft.ready``, in its order; applying goes on in later turns where it takes long."""
         self._peers.send(ready.messages)
-        self._write(ready)
-        for entry in ready.committed_entries:
-            replies = self._applier.apply(entry)
-            self._proposals.applied(entry.index, entry.term, replies)
-        if ready.committed_entries:
-            self._raw.applied(ready.committed_entries[-1].index)
+        self._writes.hand_over(ready)
+        self._take_durable()
+        self._committed.extend(ready.committed_entries)
+        self._apply(applied_until_ms)
         if ready.soft_state is not None:
             self._become(ready.soft_state)
-        self._settle_leadership()
+            self._settle_leadership()
         if ready.reads_dropped:
             self._reads.dropped(ready.reads_dropped, self._not_leader())
         self._reads.confirmed(ready.read_states)
         self._reads.applied(self._applier.last_applied)
 
-    def _write(self, ready: Ready) -> None:
-        """Hand the writes over. A commit that comes alone rides with the next write, or with the next tick."""
-        if ready.entries or ready.must_sync or ready.messages_after_persist:
-            hard_state = ready.hard_state
-            if hard_state is None and self._held_commit is not None:
-                hard_state = self._held_commit[1]
-            self._held_commit = None
-            self._writing.append(ready)
-            if not ready.entries and not ready.must_sync and len(self._writing) == 1:
-                # Nothing to write and nothing being written: what waits for the disk may go at once.
-                self._held_commit = None if hard_state is None else (ready.number, hard_state)
-                self._durable_number = max(self._durable_number, ready.number)
-                self._take_durable()
-            else:
-                self._storage.submit(ready.number, hard_state, ready.entries, ready.must_sync)
-        elif ready.hard_state is not None:
-            self._held_commit = (ready.number, ready.hard_state)
-
-    def _flush_commit(self) -> None:
-        if self._held_commit is not None:
-            number, hard_state = self._held_commit
-            self._held_commit = None
-            self._storage.submit(number, hard_state, (), False)
+    def _apply(self, until_ms: int) -> None:
+        """Apply what is committed, in order, until the time is up, but one entry at least: a small entry may be much
+        work (an array of tasks), and peers and ticks must not wait for many of those."""
+        index = 0
+        while self._committed and (not index or self._clock.monotonic_ms() < until_ms):
+            entry = self._committed.popleft()
+            replies = self._applier.apply(entry)
+            self._proposals.applied(entry.index, entry.term, replies)
+            index = entry.index
+        if index:
+            self._raw.applied(index)
+            self._settle_leadership()
+            self._reads.applied(index)
 
     def _plan(self) -> None:
         if not self._ready_term or self._leading is None:

@@ -216,6 +216,40 @@ def test_a_restarted_leader_reads_only_what_it_has_applied() -> None:
     run(scenario())
 
 
+def test_what_takes_long_to_apply_lets_others_run_in_between() -> None:
+    """A small entry can hold an array of ten thousand tasks; twenty of them at once must not cost an election."""
+
+    async def scenario() -> None:
+        async with Cluster(1) as cluster:
+            first = await cluster.leader()
+            await first.node.propose([register()], timeout=10)
+            for number in range(10):
+                await submit(first, f"r{number}")
+            await first.stop()
+            again = cluster.start(1)
+            ran = 0
+            seen: list[int] = []
+
+            def takes_long(_index: int, _effects: Sequence[Effect]) -> None:
+                again.clock.shift_ms += 100
+                seen.append(ran)
+
+            async def others() -> None:
+                nonlocal ran
+                while True:
+                    ran += 1
+                    await asyncio.sleep(0)
+
+            again.applier.on_effects(takes_long)
+            running = asyncio.create_task(others())
+            await eventually(lambda: again.node.leads, 20, "it leads again")
+            running.cancel()
+            assert len(seen) >= 11
+            assert len(set(seen)) == len(seen)
+
+    run(scenario())
+
+
 def test_a_plan_that_the_log_refuses_is_not_tried_in_every_turn() -> None:
     async def scenario() -> None:
         async with Cluster(1) as cluster:
