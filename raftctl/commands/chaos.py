@@ -97,7 +97,8 @@ def _names(cluster: LocalCluster, record: ClusterRecord, words: Sequence[str]) -
 def _change(cluster: LocalCluster, record: ClusterRecord, change: FaultChange) -> None:
     """Tells all nodes concerned, says what is in force now, and fails if a node that runs could not be told."""
     asked = cluster.asked
-    if change.add and not record.options.fault_injection:
+    # Healing is always allowed: there may be nothing to heal. A cluster of one is refused like any other.
+    if (change.add or not change) and not record.options.fault_injection:
         raise CliError(
             f"the nodes of {cluster.name!r} were started without fault injection",
             f"raftctl cluster down {cluster.name}, then cluster up --fault-injection",
