@@ -12,7 +12,7 @@ from typing import Self
 
 from raftd.blobs.disk import BlobStat, DiskBlobs
 from raftd.blobs.ref import BlobRef
-from raftd.blobs.transfer import Download
+from raftd.blobs.transfer import Download, Upload
 
 
 class Frames:
@@ -62,7 +62,7 @@ class LocalBlobs:
             size_bytes: how many they must be, where that is known.
             pinned: whether they are a replica that counts, or a copy that may be evicted.
         """
-        upload = await asyncio.to_thread(self.disk.begin, digest=digest, size_bytes=size_bytes)
+        upload = await self._begin(digest, size_bytes)
         try:
             async for frame in frames:
                 await asyncio.to_thread(upload.write, frame)
@@ -70,6 +70,17 @@ class LocalBlobs:
         finally:
             # A thread that a cancelled caller left at work finishes first: the upload has a lock.
             await asyncio.shield(asyncio.to_thread(upload.abort))
+
+    async def _begin(self, digest: str | None, size_bytes: int | None) -> Upload:
+        """An upload; one that its caller was cancelled for is thrown away, for its thread goes on and makes it."""
+        beginning = asyncio.ensure_future(
+            asyncio.to_thread(self.disk.begin, digest=digest, size_bytes=size_bytes)
+        )
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            beginning.add_done_callback(_throw_away)
+            raise
 
     async def put_bytes(self, data: bytes, *, pinned: bool = True) -> BlobRef:
         """Store bytes that are at hand."""
@@ -102,3 +113,8 @@ class LocalBlobs:
     def list(self) -> list[BlobStat]:
         """Every blob here."""
         return self.disk.list()
+
+
+def _throw_away(beginning: asyncio.Future[Upload]) -> None:
+    if not beginning.cancelled() and beginning.exception() is None:
+        beginning.result().abort()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from raftd.blobs.disk import DiskBlobs
 from raftd.blobs.local import LocalBlobs
 from raftd.blobs.ref import FRAME_BYTES, ContentMismatch, ref_of
+from raftd.blobs.transfer import Upload
 from raftd.errors import BlobNotFound
 from tests.blobs.fakes import stream
 from tests.support import eventually
@@ -74,5 +76,30 @@ def test_a_caller_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
             await put
         await eventually(lambda: not list((tmp_path / "blobs" / "temp").iterdir()), 5, "the clean-up")
         assert local.list() == []
+
+    asyncio.run(scenario())
+
+
+def test_a_caller_that_is_cancelled_while_the_upload_is_being_made_leaves_nothing(tmp_path: Path) -> None:
+    """The thread that makes it goes on without its caller."""
+
+    class SlowDisk(DiskBlobs):
+        may_begin = threading.Event()
+
+        def begin(self, *, digest: str | None = None, size_bytes: int | None = None) -> Upload:
+            upload = super().begin(digest=digest, size_bytes=size_bytes)
+            assert self.may_begin.wait(10)
+            return upload
+
+    async def scenario() -> None:
+        temp = tmp_path / "blobs" / "temp"
+        local = LocalBlobs(SlowDisk(tmp_path / "blobs"))
+        put = asyncio.create_task(local.put(stream([BIG])))
+        await eventually(lambda: list(temp.iterdir()), 5, "the temporary file")
+        put.cancel()
+        with suppress(asyncio.CancelledError):
+            await put
+        SlowDisk.may_begin.set()
+        await eventually(lambda: not list(temp.iterdir()), 5, "the clean-up")
 
     asyncio.run(scenario())
