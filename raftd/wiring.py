@@ -235,7 +235,13 @@ class Server:
     def _services(self) -> Services:
         forwarder = Forwarder(self.node, self._remote, self._caller)
         view = ClusterView(
-            self._local.name, self._state, self.node, self._members, self._sessions, self._cluster_clock
+            self._local.name,
+            self._state,
+            self.node,
+            self._members,
+            self._sessions,
+            self._cluster_clock,
+            patience_ms=2 * self._config.election_ticks * self._config.tick_ms,
         )
         return Services(
             scheduler=SchedulerService(

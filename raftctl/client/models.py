@@ -241,7 +241,7 @@ class FreeNodeRow:
     role: str
     slots_free: int
     slots: int
-    last_seen_ms: int  # since the leader last heard it
+    last_seen_ms: int | None  # since the leader last heard it; None: it never has
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +260,7 @@ class NodeRow:
     slots: int
     slots_free: int
     kinds: tuple[str, ...]
-    last_seen_ms: int
+    last_seen_ms: int | None
     reachable: bool
 
 

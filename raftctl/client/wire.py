@@ -209,7 +209,7 @@ def _node(row: pb.NodeRow) -> m.NodeRow:
         slots=row.slots,
         slots_free=row.slots_free,
         kinds=tuple(row.kinds),
-        last_seen_ms=row.last_seen_ms,
+        last_seen_ms=row.last_seen_ms if row.HasField("last_seen_ms") else None,
         reachable=row.reachable,
     )
 
@@ -225,7 +225,13 @@ def status(message: pb.StatusResponse) -> m.Status:
         read=read_info(message.read),
         executing=tuple(_executing(row) for row in message.executing),
         free_nodes=tuple(
-            m.FreeNodeRow(row.node, row.role, row.slots_free, row.slots, row.last_seen_ms)
+            m.FreeNodeRow(
+                row.node,
+                row.role,
+                row.slots_free,
+                row.slots,
+                row.last_seen_ms if row.HasField("last_seen_ms") else None,
+            )
             for row in message.free_nodes
         ),
         nodes=tuple(_node(row) for row in message.nodes),

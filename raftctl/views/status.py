@@ -97,7 +97,7 @@ def free_nodes(view: ClusterView, since_ms: int = 0, limit: int | None = None) -
             Text(row.role + (", leader" if leads else "")),
             style.state(_state_of(view, node)),
             style.slots(row.slots_free, row.slots),
-            f"{format_duration(row.last_seen_ms + since_ms)} ago",
+            "-" if row.last_seen_ms is None else f"{format_duration(row.last_seen_ms + since_ms)} ago",
         )
     return made
 

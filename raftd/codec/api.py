@@ -113,14 +113,14 @@ def encode_task(task: Task, *, brief: bool = False) -> pb.Task:
     )
 
 
-def encode_page(tasks: Iterable[Task], page_bytes: int) -> tuple[list[pb.Task], bool]:
-    """Whole tasks until one reaches ``page_bytes``, at least one of them, and whether any is left over."""
+def encode_page(tasks: Iterable[Task], page_bytes: int, *, brief: bool = False) -> tuple[list[pb.Task], bool]:
+    """Tasks until one reaches ``page_bytes``, at least one of them, and whether any is left over."""
     taken: list[pb.Task] = []
     size = 0
     for task in tasks:
         if size >= page_bytes:
             return taken, True
-        taken.append(encode_task(task))
+        taken.append(encode_task(task, brief=brief))
         size += taken[-1].ByteSize()
     return taken, False
 

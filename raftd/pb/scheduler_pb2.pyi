@@ -936,7 +936,7 @@ class StatusRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     RECENT_COUNT_FIELD_NUMBER: _builtins.int
     recent_count: _builtins.int
-    """how many pending and recently ended tasks to include"""
+    """how many pending and recently ended tasks to include, at most 100; fewer if they are large"""
     @_builtins.property
     def options(self) -> Global___ReadOptions: ...
     def __init__(
@@ -971,7 +971,7 @@ class ExecutingRow(_message.Message):
     slot: _builtins.int
     task_id: _builtins.str
     task: _builtins.str
-    """kind and arguments"""
+    """kind and arguments, cut where they are long"""
     attempt: _builtins.int
     elapsed_ms: _builtins.int
     progress: _builtins.float
@@ -1016,7 +1016,7 @@ class FreeNodeRow(_message.Message):
     slots_free: _builtins.int
     slots: _builtins.int
     last_seen_ms: _builtins.int
-    """milliseconds since the leader last heard it"""
+    """since the answering leader last heard its executor; absent: it never has"""
     def __init__(
         self,
         *,
@@ -1024,13 +1024,15 @@ class FreeNodeRow(_message.Message):
         role: _builtins.str = ...,
         slots_free: _builtins.int = ...,
         slots: _builtins.int = ...,
-        last_seen_ms: _builtins.int = ...,
+        last_seen_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_seen_ms", b"_last_seen_ms", "last_seen_ms", b"last_seen_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_seen_ms", b"last_seen_ms", "node", b"node", "role", b"role", "slots", b"slots", "slots_free", b"slots_free"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_seen_ms", b"_last_seen_ms", "last_seen_ms", b"last_seen_ms", "node", b"node", "role", b"role", "slots", b"slots", "slots_free", b"slots_free"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__last_seen_ms: _TypeAlias = _typing.Literal["last_seen_ms"]  # noqa: Y015
+    _WhichOneofArgType__last_seen_ms: _TypeAlias = _typing.Literal["_last_seen_ms", b"_last_seen_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_seen_ms) -> _WhichOneofReturnType__last_seen_ms | None: ...
 
 Global___FreeNodeRow: _TypeAlias = FreeNodeRow  # noqa: Y015
 
@@ -1069,6 +1071,7 @@ class NodeRow(_message.Message):
     slots: _builtins.int
     slots_free: _builtins.int
     last_seen_ms: _builtins.int
+    """as in FreeNodeRow"""
     reachable: _builtins.bool
     """a voter the answering leader heard within an election timeout"""
     @_builtins.property
@@ -1088,14 +1091,16 @@ class NodeRow(_message.Message):
         slots: _builtins.int = ...,
         slots_free: _builtins.int = ...,
         kinds: _abc.Iterable[_builtins.str] | None = ...,
-        last_seen_ms: _builtins.int = ...,
+        last_seen_ms: _builtins.int | None = ...,
         reachable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_seen_ms", b"_last_seen_ms", "last_seen_ms", b"last_seen_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "eligibility", b"eligibility", "health", b"health", "incarnation", b"incarnation", "kinds", b"kinds", "last_seen_ms", b"last_seen_ms", "name", b"name", "pid", b"pid", "raft_role", b"raft_role", "reachable", b"reachable", "role", b"role", "slots", b"slots", "slots_free", b"slots_free", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_seen_ms", b"_last_seen_ms", "address", b"address", "eligibility", b"eligibility", "health", b"health", "incarnation", b"incarnation", "kinds", b"kinds", "last_seen_ms", b"last_seen_ms", "name", b"name", "pid", b"pid", "raft_role", b"raft_role", "reachable", b"reachable", "role", b"role", "slots", b"slots", "slots_free", b"slots_free", "store_id", b"store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__last_seen_ms: _TypeAlias = _typing.Literal["last_seen_ms"]  # noqa: Y015
+    _WhichOneofArgType__last_seen_ms: _TypeAlias = _typing.Literal["_last_seen_ms", b"_last_seen_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_seen_ms) -> _WhichOneofReturnType__last_seen_ms | None: ...
 
 Global___NodeRow: _TypeAlias = NodeRow  # noqa: Y015
 
@@ -1270,7 +1275,7 @@ class WatchResponse(_message.Message):
     next_index: _builtins.int
     """where to go on after a reconnect"""
     gap: _builtins.bool
-    """history before next_index that was asked for is gone"""
+    """history before these changes that was asked for is gone"""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]: ...
     def __init__(

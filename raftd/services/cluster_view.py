@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from raftd.codec.api import encode_task, task_words
+from raftd.codec.api import encode_page, task_words
 from raftd.codec.attach import encode_token, task_name
 from raftd.node.clock import ClusterClock
 from raftd.node.members import Members
@@ -21,6 +21,12 @@ from raftd.scheduler import queries
 from raftd.scheduler.model import Eligibility, Health, NodeRole
 from raftd.scheduler.model import Node as Executor
 from raftd.scheduler.state import State
+
+LIST_BYTES = 1024 * 1024
+"""A list of tasks in a Status ends here: the whole answer must fit into a message however large the tasks are."""
+
+MAX_TASK_CHARS = 256
+"""Of a task's words in a table."""
 
 _NODE_ROLES = {NodeRole.VOTER: "voter", NodeRole.LEARNER: "learner", NodeRole.WORKER: "worker"}
 _HEALTH = {Health.UP: "up", Health.LOST: "lost"}
@@ -41,6 +47,7 @@ class ClusterView:
         members: who belongs to the cluster.
         sessions: the attached executors, on a leader.
         cluster_clock: the cluster's time.
+        patience_ms: a peer that was not heard for so long is not counted as up.
     """
 
     def __init__(
@@ -51,13 +58,16 @@ class ClusterView:
         members: Members,
         sessions: Sessions,
         cluster_clock: ClusterClock,
+        patience_ms: int,
     ) -> None:
         self._name = name
         self._state = state
         self._status = node.status
+        self._silence_ms = node.silence_ms
         self._members = members
         self._sessions = sessions
         self._cluster_clock = cluster_clock
+        self._patience_ms = patience_ms
 
     def read_info(self, stale: bool) -> pb.ReadInfo:
         """What a read was answered from."""
@@ -89,16 +99,22 @@ class ClusterView:
             succeeded=counts.succeeded,
             failed=counts.failed,
             cancelled=counts.cancelled,
-            next_pending=[
-                encode_task(task, brief=True) for task in queries.next_pending(state, recent_count)
-            ],
-            recent=[encode_task(task, brief=True) for task in queries.recently_ended(state, recent_count)],
+            next_pending=encode_page(queries.next_pending(state, recent_count), LIST_BYTES, brief=True)[0],
+            recent=encode_page(queries.recently_ended(state, recent_count), LIST_BYTES, brief=True)[0],
         )
 
     def _reachable(self, status: Status) -> frozenset[int]:
-        """The stores that this node knows to be alive: a leader those it heard lately, another only itself."""
-        active = {row.node for row in status.progress if row.recent_active}
-        return frozenset(active | {status.id})
+        """The stores that this node knows to be alive: a leader those it heard lately, another only itself.
+
+        The core's own mark will not do: it is taken back from all of them whenever the quorum is checked.
+        """
+        alive = {status.id}
+        if status.role is Role.LEADER:
+            for store_id in status.configuration.members():
+                silence_ms = self._silence_ms(store_id)
+                if silence_ms is not None and silence_ms <= self._patience_ms:
+                    alive.add(store_id)
+        return frozenset(alive)
 
     def _quorum(self, status: Status) -> pb.Quorum:
         voters = status.configuration.voters
@@ -117,7 +133,7 @@ class ClusterView:
                     node=attempt.node,
                     slot=attempt.slot,
                     task_id=task_name(task.id),
-                    task=task_words(task),
+                    task=_cut(task_words(task)),
                     attempt=attempt.number,
                     fencing_token=encode_token(attempt.token),
                     elapsed_ms=max(0, now - attempt.occupied_at_ms),
@@ -135,13 +151,10 @@ class ClusterView:
                 role=_NODE_ROLES[row.role],
                 slots_free=row.slots_free,
                 slots=row.slots,
-                last_seen_ms=self._last_seen_ms(row.node),
+                last_seen_ms=self._sessions.silence_ms(row.node),
             )
             for row in sorted(queries.free_nodes(state), key=lambda row: natural(row.node))
         ]
-
-    def _last_seen_ms(self, name: str) -> int:
-        return self._sessions.silence_ms(name) or 0
 
     def _nodes(self, state: State, status: Status) -> list[pb.NodeRow]:
         reachable = self._reachable(status)
@@ -176,7 +189,7 @@ class ClusterView:
             raft_role=raft_role,
             health="unregistered",
             pid=os.getpid() if store_id == status.id else 0,
-            last_seen_ms=self._last_seen_ms(name),
+            last_seen_ms=self._sessions.silence_ms(name),
             reachable=reachable,
         )
         if is_member:
@@ -192,6 +205,10 @@ class ClusterView:
             row.slots_free = node.slots_free
             row.kinds.extend(node.kinds)
         return row
+
+
+def _cut(words: str) -> str:
+    return words if len(words) <= MAX_TASK_CHARS else words[: MAX_TASK_CHARS - 3] + "..."
 
 
 def natural(name: str) -> tuple[str, int, str]:

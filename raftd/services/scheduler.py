@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -25,7 +25,7 @@ from raftd.codec.api import (
 from raftd.codec.attach import decode_up, encode_down, parse_id
 from raftd.errors import InvalidRequest, JobNotFound, RaftdError, TaskNotFound, Unavailable
 from raftd.node.clock import Clock
-from raftd.node.history import Changed, History
+from raftd.node.history import Changed, History, Page
 from raftd.node.node import Node
 from raftd.node.sessions import Sessions
 from raftd.pb import scheduler_pb2 as pb
@@ -51,7 +51,13 @@ PAGE_BYTES = 2 * 1024 * 1024
 """A page ends with the task that reaches this, so that it fits in a message however large the tasks are."""
 MAX_RECENT = 100
 WATCH_PAGE = 500
+WATCH_BYTES = 1024 * 1024
+"""A message of changes ends with the change that reaches this: an array of tasks is one entry of many changes."""
 MAX_SUBMISSIONS = 10_000
+MAX_TASKS = 20_000
+"""Of one call, arrays counted out: all of them are checked in one go here, and applied in one go on every node."""
+MAX_CANCELS = 10_000
+CHECKS_IN_ONE_GO = 256
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -119,6 +125,10 @@ class SchedulerService(SchedulerServicer):
             raise InvalidRequest(
                 f"{len(request.submissions)} submissions in one call; the limit is {MAX_SUBMISSIONS}"
             )
+        if (count := sum(map(self._task_count, request.submissions))) > MAX_TASKS:
+            raise InvalidRequest(
+                f"{count} tasks in one call; the limit is {MAX_TASKS}", try_="submit in parts"
+            )
         for submission in request.submissions:
             if not submission.request_id:
                 # Made before it is forwarded, so that both nodes speak of the same request.
@@ -133,10 +143,13 @@ class SchedulerService(SchedulerServicer):
         """Propose what passes its check; every submission gets its own answer, in its place."""
         answers: list[pb.SubmitReply | None] = []
         submits: list[commands.Submit] = []
+        size = request.ByteSize()
         for submission in request.submissions:
+            count = self._task_count(submission)
+            size += 64 * count
             try:
                 command = decode_submission(submission, submission.request_id)
-                self._check_arguments(command)
+                await self._check_arguments(command)
             except RaftdError as error:
                 answers.append(
                     pb.SubmitReply(request_id=submission.request_id, refusal=encode_refusal(refuse(error)))
@@ -146,9 +159,7 @@ class SchedulerService(SchedulerServicer):
                 submits.append(command)
         replies: tuple[Reply, ...] = ()
         if submits:
-            replies = await self._node.propose(
-                submits, timeout=remaining_s(context), size_bytes=request.ByteSize() + 64 * len(submits)
-            )
+            replies = await self._node.propose(submits, timeout=remaining_s(context), size_bytes=size)
         following = iter(zip(submits, replies, strict=True))
         response = pb.SubmitResponse()
         for answer in answers:
@@ -159,7 +170,14 @@ class SchedulerService(SchedulerServicer):
                 response.replies.append(encode_submit_reply(command.request_id, reply))
         return response
 
-    def _check_arguments(self, command: commands.Submit) -> None:
+    def _task_count(self, submission: pb.Submission) -> int:
+        """How many tasks it would become; of an array that is refused for its size, one refusal."""
+        if not submission.HasField("array"):
+            return 1
+        count = submission.array.last_index - submission.array.first_index + 1
+        return count if 0 < count <= self._state().settings.max_array else 1
+
+    async def _check_arguments(self, command: commands.Submit) -> None:
         spec, array = command.spec, command.array
         if array is None or not any("{}" in arg for arg in spec.args):
             self._check(spec.kind, spec.args)
@@ -168,6 +186,8 @@ class SchedulerService(SchedulerServicer):
         if not 0 <= array.last_index - array.first_index < limit:
             return  # the state machine refuses it, with the limit in its message
         for index in range(array.first_index, array.last_index + 1):
+            if index % CHECKS_IN_ONE_GO == 0:
+                await asyncio.sleep(0)  # peers must not wait for it
             self._check(spec.kind, tuple(arg.replace("{}", str(index)) for arg in spec.args))
 
     @served
@@ -176,9 +196,15 @@ class SchedulerService(SchedulerServicer):
         wanted = [_cancel(name) for name in request.ids]
         if not wanted:
             raise InvalidRequest("nothing to cancel was named")
+        if len(wanted) > MAX_CANCELS:
+            raise InvalidRequest(
+                f"{len(wanted)} ids in one call; the limit is {MAX_CANCELS}", try_="name a job"
+            )
 
         async def local() -> pb.CancelResponse:
-            replies = await self._node.propose(wanted, timeout=remaining_s(context))
+            replies = await self._node.propose(
+                wanted, timeout=remaining_s(context), size_bytes=64 * len(wanted)
+            )
             return pb.CancelResponse(
                 replies=[_cancel_reply(name, reply) for name, reply in zip(request.ids, replies, strict=True)]
             )
@@ -283,13 +309,14 @@ class SchedulerService(SchedulerServicer):
         while True:
             page = self._history.page(next_index, WATCH_PAGE)
             next_index = page.next_index
-            changes = [encode_change(change) for change in page.changes if wanted(change)]
+            for response in _watch_responses(page, wanted):
+                yield response
             if leader != (leader := self._leader_name()):
-                changes.append(self._leader_change(leader))
-            if changes or page.gap:
-                yield pb.WatchResponse(changes=changes, next_index=next_index, gap=page.gap)
+                yield pb.WatchResponse(changes=[self._leader_change(leader)], next_index=next_index)
             if not page.changes:
                 await self._more(next_index)
+            else:
+                await asyncio.sleep(0)  # a watch from far back must not keep others waiting
 
     async def _more(self, next_index: int) -> None:
         """Wait for a change or for another leader."""
@@ -353,6 +380,24 @@ class SchedulerService(SchedulerServicer):
         finally:
             guard.close()
             serving.cancel()
+
+
+def _watch_responses(page: Page, wanted: Callable[[Changed], bool]) -> Iterator[pb.WatchResponse]:
+    """A page as messages of bounded size. One that ends within an entry says that a reconnect goes on with that entry
+    again, for an index cannot say how much of it has been told."""
+    response = pb.WatchResponse(gap=page.gap)
+    size = 0
+    for change in filter(wanted, page.changes):
+        if size >= WATCH_BYTES:
+            response.next_index = change.index
+            yield response
+            response, size = pb.WatchResponse(), 0
+        encoded = encode_change(change)
+        response.changes.append(encoded)
+        size += encoded.ByteSize()
+    if response.changes or response.gap:
+        response.next_index = page.next_index
+        yield response
 
 
 def _wanted(request: pb.WatchRequest) -> Callable[[Changed], bool]:

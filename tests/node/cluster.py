@@ -90,7 +90,7 @@ class Member:
         self.fatal: list[BaseException] = []
         recovered = directory.log.recovered()
         self.clock = clock = ShiftedClock()
-        cluster_clock = ClusterClock(clock)
+        self.cluster_clock = cluster_clock = ClusterClock(clock)
         self.machine = StateMachine()
         self.applier = Applier(self.machine, cluster_clock)
         view = LogStore(recovered.entries)

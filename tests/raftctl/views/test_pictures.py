@@ -136,3 +136,11 @@ def test_times_that_have_not_come_are_dashes() -> None:
         "42",
     ]
     assert "none yet" in drawn(tasks.detail(waiting, NOW))
+
+
+def test_a_node_that_the_leader_has_never_heard_was_not_seen_just_now() -> None:
+    found = view()
+    rows = tuple(replace(row, last_seen_ms=None) for row in found.status.free_nodes)
+    text = drawn(status.free_nodes(replace(found, status=replace(found.status, free_nodes=rows))))
+    assert [line.split()[-1] for line in text.splitlines() if line.startswith(("n3", "n4"))] == ["-", "-"]
+    assert "ago" not in text
