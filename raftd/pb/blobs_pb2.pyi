@@ -28,7 +28,7 @@ class PutHeader(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     REPLICA_ONLY_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
-    """may be empty for a client's put: the node computes it"""
+    """may be empty for a client's put that announces its size: the node computes it"""
     size_bytes: _builtins.int
     """0 = not announced"""
     replicas: _builtins.int

@@ -119,6 +119,11 @@ class BlobsService(BlobsServicer):
             raise InvalidRequest("replica_only is for nodes among each other", try_="ask for replicas = 1")
         if header.replica_only and not header.digest:
             raise InvalidRequest("a replica is put by its digest")
+        if not header.digest and not header.size_bytes:
+            # A stream that its client gives up can look like one that has ended: what came of it would be kept.
+            raise InvalidRequest(
+                "a put announces its digest or its size", try_="set size_bytes in the header"
+            )
         ref = await self._blobs.put(
             _frames(first, requests),
             digest=header.digest or None,

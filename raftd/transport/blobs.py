@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 
 import grpc
 
-from raftd.errors import PeerUnreachable
+from raftd.errors import PeerUnreachable, RaftdError
 from raftd.pb import blobs_pb2 as pb
 from raftd.pb.blobs_pb2_grpc import BlobsStub
 from raftd.scheduler.model import BlobRef
@@ -85,7 +85,7 @@ class GrpcPeerBlobs:
                 await self._write(call, remote, header, frames)
                 await call
             except grpc.aio.AioRpcError as error:
-                raise call_failed(error).error() from None
+                raise _failure(node, error) from None
             except grpc.aio.UsageError:
                 raise PeerUnreachable(f"{node} was lost before it had blob {digest[:12]}") from None
             finally:
@@ -121,7 +121,7 @@ class GrpcPeerBlobs:
                 if response.data:
                     yield response.data
         except grpc.aio.AioRpcError as error:
-            raise call_failed(error).error() from None
+            raise _failure(node, error) from None
         finally:
             call.cancel()
 
@@ -130,3 +130,11 @@ class GrpcPeerBlobs:
         if remote is None:
             raise PeerUnreachable(f"there is no other node {node}")
         return remote
+
+
+def _failure(node: str, error: grpc.aio.AioRpcError) -> RaftdError:
+    """What went wrong at that node; gRPC's own words for a lost connection name an address at most."""
+    meant = call_failed(error).error()
+    if isinstance(meant, PeerUnreachable) and node not in meant.message:
+        return PeerUnreachable(f"{node} was lost: {meant.message}")
+    return meant

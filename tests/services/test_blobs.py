@@ -144,11 +144,13 @@ def requests(
     data: bytes = DATA,
     *,
     digest: str = "",
-    size_bytes: int = 0,
+    size_bytes: int | None = None,
     replicas: int = 0,
     replica_only: bool = False,
     frame_bytes: int = FRAME_BYTES,
 ) -> list[pb.PutRequest]:
+    if size_bytes is None:
+        size_bytes = 0 if digest else len(data)
     header = pb.PutHeader(digest=digest, size_bytes=size_bytes, replicas=replicas, replica_only=replica_only)
     frames = [data[start : start + frame_bytes] for start in range(0, len(data), frame_bytes)]
     return [pb.PutRequest(header=header), *(pb.PutRequest(data=frame) for frame in frames)]
@@ -207,7 +209,8 @@ def test_any_node_serves_it(tmp_path: Path) -> None:
 def test_sizes_at_the_edges(tmp_path: Path, size: int) -> None:
     async def scenario() -> None:
         async with three(tmp_path) as (n1, _, n3):
-            answer = await put(n1, requests(b"x" * size, replicas=1))
+            data = b"x" * size
+            answer = await put(n1, requests(data, digest=hashlib.sha256(data).hexdigest(), replicas=1))
             assert (answer.blob.size_bytes, list(answer.holders)) == (size, ["n1"])
             announced, data, _ = await get(n3, answer.blob.digest)
             assert (announced, len(data)) == (size, size)
@@ -241,6 +244,7 @@ def test_a_replica_is_put_without_touching_the_directory(tmp_path: Path) -> None
         (requests()[1:], Code.INVALID_ARGUMENT, "invalid_request"),
         (requests() + requests(), Code.INVALID_ARGUMENT, "invalid_request"),
         ([], Code.INVALID_ARGUMENT, "invalid_request"),
+        (requests(size_bytes=0), Code.INVALID_ARGUMENT, "invalid_request"),
     ],
     ids=[
         "digest",
@@ -254,6 +258,7 @@ def test_a_replica_is_put_without_touching_the_directory(tmp_path: Path) -> None
         "headless",
         "twice",
         "empty",
+        "unannounced",
     ],
 )
 def test_bad_puts_are_refused_by_name(
