@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from raftd.errors import ConfigError, RaftdError, StorageError, WrongIdentity
+from raftd.errors import ConfigError, RaftdError, StorageError, UnknownFormat, WrongIdentity
 
 app = typer.Typer(
     add_completion=False,
@@ -32,7 +32,7 @@ def exit_code(error: RaftdError) -> int:
     """The exit code of a failure."""
     if isinstance(error, ConfigError):
         return 2
-    if isinstance(error, StorageError | WrongIdentity):
+    if isinstance(error, StorageError | WrongIdentity | UnknownFormat):
         return 3
     return 1
 
@@ -131,7 +131,9 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        # typer's own usage errors; everything else is a bug and is logged whole.
+        # typer's own usage errors, and its word for an interrupt; everything else is a bug and is logged whole.
+        if isinstance(error, typer.Abort):
+            sys.exit(130)
         show = getattr(error, "show", None)
         if show is None:
             logging.getLogger("raftd").exception("raftd failed")

@@ -8,6 +8,7 @@ of the whole cluster (limits, retention, the lease) is not here: those are repli
 from __future__ import annotations
 
 import ipaddress
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -17,6 +18,13 @@ from typing import Any
 from raftd.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "RAFTD_"
+
+MAX_LABELS = 64
+MAX_TEXT_CHARS = 256
+"""Limits of the record on what a node says of itself (``raftd.scheduler.registration``): over them it would be refused
+by every leader, again and again, instead of once, here."""
+
+_ADDRESS = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[^\s:\[\]]+)):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +84,28 @@ def split_address(address: str) -> tuple[str, int]:
     Raises:
         ConfigError: it is not of that form, or the port is not 0 to 65535.
     """
-    host, separator, port = address.rpartition(":")
-    if not separator or not host or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(f"not a host:port address: {address!r}", try_="write it like 127.0.0.1:7411")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    return host, int(port)
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match["port"]) > 65535:
+        raise ConfigError(
+            f"not a host:port address: {address[:MAX_TEXT_CHARS]!r}",
+            try_="write it like 127.0.0.1:7411 or [::1]:7411",
+        )
+    return match["v6"] or match["host"], int(match["port"])
+
+
+def fixed_address(source: str, address: str) -> tuple[str, int]:
+    """The same for an address that other nodes are told: its port must be known before the node starts.
+
+    Raises:
+        ConfigError: the port is 0, or the address is none, or too long.
+    """
+    host, port = split_address(address)
+    if not port or len(address) > MAX_TEXT_CHARS:
+        raise ConfigError(
+            f"{source} = {address[:MAX_TEXT_CHARS]}: other nodes cannot reach a port that is not named",
+            try_="name a port from 1 to 65535",
+        )
+    return host, port
 
 
 def is_loopback(host: str) -> bool:
@@ -185,6 +209,15 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
+def parsed(key: str, source: str, value: Any) -> Any:
+    """One setting from its text, in its bounds.
+
+    Raises:
+        ConfigError: it is wrong; ``source`` names it.
+    """
+    return _PARSERS[key](source, value)
+
+
 def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None) -> Config:
     """Put a node's settings together.
 
@@ -238,7 +271,7 @@ def _check(config: Config, sources: Mapping[str, str]) -> None:
         address = getattr(config, key)
         if not address:
             continue
-        host, _ = split_address(address)
+        host, _ = fixed_address(sources[key], address)
         if not config.insecure and not is_loopback(host):
             raise ConfigError(
                 f"{sources[key]} = {address}: nothing is encrypted, so only loopback addresses are served",
@@ -248,6 +281,11 @@ def _check(config: Config, sources: Mapping[str, str]) -> None:
         raise ConfigError(
             f"{sources['election_ticks']} = {config.election_ticks} must be more than twice "
             f"{sources['heartbeat_ticks']} = {config.heartbeat_ticks}, or one lost heartbeat starts an election"
+        )
+    texts = (*config.labels.keys(), *config.labels.values())
+    if len(config.labels) > MAX_LABELS or any(len(text) > MAX_TEXT_CHARS for text in texts):
+        raise ConfigError(
+            f"{sources['labels']}: at most {MAX_LABELS} labels, of at most {MAX_TEXT_CHARS} characters each"
         )
     if config.log_level not in ("debug", "info", "warning", "error"):
         raise ConfigError(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raftd.codec.genesis import encode_genesis
-from raftd.config import split_address
+from raftd.config import fixed_address, parsed
 from raftd.errors import ConfigError
 from raftd.raft.types import Entry, EntryType, HardState
 from raftd.scheduler.model import Genesis, Member
@@ -38,6 +38,7 @@ def found(data_dir: Path, name: str, cluster_id: str, members: Sequence[str], se
         ConfigError: the words make no cluster.
         StorageError: the directory is in use, or the disk failed.
     """
+    segment_bytes = parsed("segment_bytes", "--segment-bytes", segment_bytes)
     genesis = Genesis(
         _number(cluster_id, "cluster id"), FIRST_EPOCH, tuple(_member(word) for word in members)
     )
@@ -66,7 +67,7 @@ def _member(word: str) -> Member:
     match = _MEMBER.fullmatch(word)
     if match is None:
         raise ConfigError(f"--member {word!r} is not of the form NAME=STORE_ID@HOST:PORT")
-    split_address(match["address"])
+    fixed_address(f"--member {match['name']}", match["address"])
     return Member(match["name"], _number(match["store"], "store id"), match["address"], voter=True)
 
 

@@ -16,7 +16,7 @@ import sys
 import threading
 
 from raftd.config import Config
-from raftd.errors import RaftdError, StorageError
+from raftd.errors import ConfigError, RaftdError, StorageError, UnknownFormat
 from raftd.storage.directory import DataDirectory
 from raftd.wiring import Server
 
@@ -81,15 +81,18 @@ def end_process(error: BaseException) -> None:
         print(f"try: {error.try_}", file=sys.stderr)
     logging.shutdown()
     sys.stderr.flush()
-    os._exit(STORAGE_EXIT_CODE if isinstance(error, StorageError) else FATAL_EXIT_CODE)
+    os._exit(STORAGE_EXIT_CODE if isinstance(error, StorageError | UnknownFormat) else FATAL_EXIT_CODE)
 
 
 def _start_logging(config: Config) -> None:
     handler: logging.Handler = logging.StreamHandler()
     if config.log_file is not None:
-        handler = logging.handlers.RotatingFileHandler(
-            config.log_file, maxBytes=config.log_file_bytes, backupCount=1, encoding="utf-8"
-        )
+        try:
+            handler = logging.handlers.RotatingFileHandler(
+                config.log_file, maxBytes=config.log_file_bytes, backupCount=1, encoding="utf-8"
+            )
+        except OSError as error:
+            raise ConfigError(f"cannot write the log file {config.log_file}: {error.strerror}") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler])
     logging.captureWarnings(True)

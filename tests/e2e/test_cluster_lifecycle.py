@@ -11,7 +11,7 @@ import sys
 
 from raftctl.cluster.process import ProcessIdentity, identify, is_alive
 from tests.e2e.conftest import Cluster, ClusterFactory
-from tests.support import wait_until
+from tests.support import free_port, wait_until
 
 
 def identities(cluster: Cluster) -> dict[str, ProcessIdentity]:
@@ -143,7 +143,7 @@ def test_a_second_raftd_on_the_same_directory_is_refused(cluster: ClusterFactory
             "--data-dir",
             str(made.directory / "n1" / "data"),
             "--listen",
-            "127.0.0.1:0",
+            f"127.0.0.1:{free_port()}",
         ],
         capture_output=True,
         text=True,

@@ -1,0 +1,235 @@
+"""The ``raftd`` command: what it says and how it exits, when what it is given is wrong."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from raftd import cli, founding, process
+from raftd.config import Config
+from raftd.errors import (
+    ConfigError,
+    InvalidRequest,
+    NoLeader,
+    RaftdError,
+    StorageError,
+    UnknownFormat,
+    WrongIdentity,
+)
+from raftd.storage.directory import DataDirectory
+from tests.support import free_port
+
+CLUSTER = "00000000000000c1"
+MEMBER = "n1=1@127.0.0.1:7401"
+
+Raftd = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def raftd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Raftd]:
+    """Runs a command line in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["raftd", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, said.out, said.err
+
+    yield run
+    logging.captureWarnings(False)
+
+
+def init(
+    path: Path, *, name: str = "n1", members: tuple[str, ...] = (MEMBER,), cluster: str = CLUSTER
+) -> list[str]:
+    """The words that found a node."""
+    words = ["init", "--data-dir", str(path), "--name", name, "--cluster-id", cluster]
+    for member in members:
+        words += ["--member", member]
+    return [*words, "--segment-bytes", "65536"]
+
+
+def test_init_makes_what_run_opens(raftd: Raftd, tmp_path: Path) -> None:
+    code, out, err = raftd(*init(tmp_path / "data"))
+    assert (code, out, err) == (0, f"{tmp_path / 'data'} is ready for n1\n", "")
+    directory = DataDirectory.open(str(tmp_path / "data"), segment_bytes=65536)
+    assert (directory.identity.name, directory.identity.store_id) == ("n1", 1)
+    assert directory.incarnation == 1
+    directory.close()
+
+
+def test_every_founder_gets_the_same_first_entry(raftd: Raftd, tmp_path: Path) -> None:
+    members = ("n1=1@127.0.0.1:1", "n2=ff@127.0.0.1:2", "n3=3@[::1]:3")
+    entries = []
+    for name in ("n1", "n2", "n3"):
+        assert raftd(*init(tmp_path / name, name=name, members=members))[0] == 0
+        directory = DataDirectory.open(str(tmp_path / name), segment_bytes=65536)
+        entries.append(directory.recovered.entries)
+        directory.close()
+    assert entries[0] == entries[1] == entries[2]
+    assert [entry.index for entry in entries[0]] == [1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "n2"}, "--name n2 is none of the members (n1)"),
+        ({"cluster": "0"}, "cluster id '0' is not 1 to 16 hex digits other than 0"),
+        ({"cluster": "c1" * 9}, "is not 1 to 16 hex digits"),
+        ({"cluster": "x"}, "is not 1 to 16 hex digits"),
+        ({"members": ("n1",)}, "--member 'n1' is not of the form NAME=STORE_ID@HOST:PORT"),
+        ({"members": ("n1=0@127.0.0.1:1",)}, "store id '0'"),
+        ({"members": ("../n1=1@127.0.0.1:1",)}, "is not of the form"),
+        ({"members": ("n1=1@127.0.0.1",)}, "not a host:port address"),
+        ({"members": ("n1=1@127.0.0.1:0",)}, "--member n1 = 127.0.0.1:0: other nodes cannot reach"),
+        ({"members": (MEMBER, "n1=2@127.0.0.1:2")}, "two members have the name n1"),
+        ({"members": (MEMBER, "n2=1@127.0.0.1:2")}, "two members have the store id 0000000000000001"),
+        ({"members": (MEMBER, "n2=2@127.0.0.1:7401")}, "two members have the address 127.0.0.1:7401"),
+    ],
+)  # fmt: skip
+def test_words_that_make_no_cluster_exit_2_and_make_nothing(
+    raftd: Raftd, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    code, _, err = raftd(*init(tmp_path / "data", **changes))  # type: ignore[arg-type]  # by name
+    assert (code, err.startswith("error: ")) == (2, True)
+    assert said in err
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "65535", str(1 << 40)])
+def test_a_segment_has_the_bounds_that_run_knows(raftd: Raftd, tmp_path: Path, size: str) -> None:
+    code, _, err = raftd(*init(tmp_path / "data")[:-1], size)
+    assert (code, f"--segment-bytes = {size} is outside" in err) == (2, True)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_second_init_changes_nothing(raftd: Raftd, tmp_path: Path) -> None:
+    assert raftd(*init(tmp_path / "data"))[0] == 0
+    before = sorted(
+        (file.name, file.read_bytes()) for file in (tmp_path / "data").rglob("*") if file.is_file()
+    )
+    code, _, err = raftd(*init(tmp_path / "data", cluster="d2"))
+    assert code == 3
+    assert err.startswith("error: ")
+    assert before == sorted(
+        (file.name, file.read_bytes()) for file in (tmp_path / "data").rglob("*") if file.is_file()
+    )
+
+
+def test_a_directory_that_cannot_be_made_exits_3(raftd: Raftd, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    code, _, err = raftd(*init(tmp_path / "file" / "data"))
+    assert (code, "error: " in err, "Traceback" in err) == (3, True, False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run",),
+        ("run", "--data-dir", "d", "--slots", "0"),
+        ("run", "--data-dir", "d", "--slots", "many"),
+        ("run", "--data-dir", "d", "--listen", "0.0.0.0:7411"),
+        ("run", "--data-dir", "d", "--no-such-flag"),
+        ("run", "--data-dir", "d", "--config", "none.toml"),
+        ("run", "--data-dir", "d", "--log-file", "no/such/directory/log"),
+        ("init",),
+        ("dance",),
+    ],
+)  # fmt: skip
+def test_wrong_words_exit_2_without_a_traceback(
+    raftd: Raftd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = raftd(*arguments)
+    assert (code, "Traceback" in out + err) == (2, False)
+    assert err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_that_was_never_initialised_exits_3(raftd: Raftd, tmp_path: Path) -> None:
+    code, _, err = raftd("run", "--data-dir", str(tmp_path / "empty"))
+    assert code == 3
+    assert "raftd init" in err
+    assert not (tmp_path / "empty").exists()
+
+
+def test_a_directory_in_use_exits_3(raftd: Raftd, tmp_path: Path) -> None:
+    assert raftd(*init(tmp_path / "data"))[0] == 0
+    directory = DataDirectory.open(str(tmp_path / "data"), segment_bytes=65536)
+    code, _, err = raftd("run", "--data-dir", str(tmp_path / "data"), "--listen", f"127.0.0.1:{free_port()}")
+    directory.close()
+    assert code == 3
+    assert "error: " in err
+
+
+def test_a_damaged_directory_exits_3_and_names_the_file(raftd: Raftd, tmp_path: Path) -> None:
+    assert raftd(*init(tmp_path / "data"))[0] == 0
+    (segment,) = (tmp_path / "data" / "log").iterdir()
+    data = bytearray(segment.read_bytes())
+    data[100:140] = b"\xff" * 40
+    segment.write_bytes(data)
+    code, _, err = raftd("run", "--data-dir", str(tmp_path / "data"), "--listen", f"127.0.0.1:{free_port()}")
+    assert code == 3
+    assert segment.name in err
+
+
+def test_insecure_is_a_word_and_not_a_value(raftd: Raftd, tmp_path: Path) -> None:
+    """With it, the next thing that is wrong is the directory."""
+    data = str(tmp_path / "none")
+    assert raftd("run", "--data-dir", data, "--listen", "0.0.0.0:7411")[0] == 2
+    assert raftd("run", "--data-dir", data, "--listen", "0.0.0.0:7411", "--insecure")[0] == 3
+
+
+def test_version_and_help(raftd: Raftd) -> None:
+    assert raftd("version")[1].startswith("raftd 0.")
+    code, out, _ = raftd("run", "--help")
+    assert code == 0
+    assert "--insecure" in out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("x"), 2),
+        (StorageError("x"), 3),
+        (WrongIdentity("x"), 3),
+        (UnknownFormat("x"), 3),
+        (NoLeader("x"), 1),
+        (InvalidRequest("x"), 1),
+    ],
+)
+def test_exit_codes(
+    raftd: Raftd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RaftdError, code: int
+) -> None:
+    def fail(_: Config) -> int:
+        raise error
+
+    monkeypatch.setattr(process, "serve", fail)
+    assert raftd("run", "--data-dir", str(tmp_path))[0] == code
+
+
+def test_an_interrupt_exits_130(raftd: Raftd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(founding, "found", interrupted)
+    code, _, err = raftd(*init(tmp_path / "data"))
+    assert (code, "Traceback" in err) == (130, False)
+
+
+def test_a_bug_is_logged_whole_and_exits_1(
+    raftd: Raftd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: Config) -> int:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(process, "serve", broken)
+    code, _, err = raftd("run", "--data-dir", str(tmp_path))
+    assert (code, "error: ZeroDivisionError: a bug" in err) == (1, True)
+    assert "Traceback" in caplog.text
