@@ -175,8 +175,15 @@ def nobody_answers(router: Router) -> errors.NodeUnreachable:
 
 async def explain(router: Router, failure: errors.Unavailable) -> errors.ClientError:
     """The same failure, with what asking around adds to it: how many voters are up and which one to start."""
-    if isinstance(failure, errors.OutcomeUnknown):
-        return failure
+    found = await _explained(router, failure)
+    if not isinstance(failure, errors.OutcomeUnknown):
+        return found
+    if found is failure:
+        return errors.OutcomeUnknown(failure.message)
+    return errors.OutcomeUnknown(f"{found.message}; whether this was accepted is not known", found.try_)
+
+
+async def _explained(router: Router, failure: errors.Unavailable) -> errors.ClientError:
     infos, silent = await node_infos(router, NODE_ANSWERS_S)
     if not infos:
         return nobody_answers(router)

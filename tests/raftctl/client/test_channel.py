@@ -226,3 +226,22 @@ def test_request_ids_carry_their_time_and_differ() -> None:
     assert len(stamp) == 12
     assert len(random) == 20
     assert int(stamp, 16) > 1_700_000_000_000
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_an_outcome_that_stays_unknown_says_so_beside_what_is_missing(five: FakeCluster) -> None:
+    for name in ("n3", "n4", "n5"):
+        five.stop(name)
+    five.no_leader("n1", "n2")
+    lost = Failure("outcome_unknown", "leadership was lost", grpc.StatusCode.ABORTED, "the same again")
+    five.nodes["n1"].failures["Submit"] = [lost]
+
+    async def use(client: AsyncClient) -> None:
+        with pytest.raises(errors.OutcomeUnknown) as raised:
+            await client.submit(NOOP)
+        assert raised.value.message == (
+            "no quorum: 2 of 5 voters are up; whether this was accepted is not known"
+        )
+        assert raised.value.try_ == "raftctl node start n3"
+
+    with_client(five, use, timeout_s=0.5)
