@@ -109,6 +109,30 @@ class Cluster:
         """``node list -o json`` by name."""
         return {row["id"]: row for row in self.json("node", "list")}
 
+    def task(self, task_id: str, *options: str) -> dict[str, Any]:
+        """``task info -o json``."""
+        found: dict[str, Any] = self.json("task", "info", task_id, *options)
+        return found
+
+    def tasks(self, *options: str) -> list[dict[str, Any]]:
+        """``task list -o json``."""
+        found: list[dict[str, Any]] = self.json("task", "list", *options)
+        return found
+
+    def submit(self, *words: str) -> str:
+        """Submits, and returns the id of the task or job."""
+        return self.run("submit", *words, "-q").stdout.strip()
+
+    def wait_running(self, task_id: str) -> dict[str, Any]:
+        """The attempt that a task runs in, as soon as it does."""
+
+        def running() -> dict[str, Any] | None:
+            task = self.task(task_id)
+            attempt: dict[str, Any] | None = task["attempts"][-1] if task["state"] == "running" else None
+            return attempt
+
+        return wait_until(running, 30, f"{task_id} runs") or {}
+
     def leader(self, timeout_s: float = 30.0) -> str:
         """The leader's name, as soon as there is one that a majority follows."""
 
@@ -151,9 +175,40 @@ def cluster(request: pytest.FixtureRequest, home: Path) -> Iterator[ClusterFacto
         return made
 
     yield make
-    any_cluster = Cluster("test", home)
     if request.node.stash.get(_failed, False):
-        _show_logs(home)
+        show_logs(home)
+    take_down(home)
+
+
+@pytest.fixture(scope="module")
+def shared_five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Five nodes for all tests of a module, which get it through `five`."""
+    home = tmp_path_factory.mktemp("five") / "state"
+    home.mkdir()
+    made = Cluster("test", home)
+    made.run("cluster", "up", "-n", "5", "--allow", "shell")
+    yield made
+    take_down(home)
+
+
+@pytest.fixture
+def five(request: pytest.FixtureRequest, shared_five: Cluster) -> Iterator[Cluster]:
+    """The module's five nodes: whole and idle at the start, and again after the test, whatever it did to them."""
+    yield shared_five
+    if request.node.stash.get(_failed, False):
+        show_logs(shared_five.home)
+    shared_five.run("node", "resume", *(f"n{n}" for n in range(1, 6)), code=None)
+    shared_five.run("heal", code=None)
+    shared_five.run("cluster", "start")
+    for task in shared_five.json("task", "list", "--state", "pending", "--state", "running"):
+        shared_five.run("task", "cancel", task["task_id"], code=None)
+    shared_five.run("cluster", "wait", "--for", "healthy", "--timeout", "60s")
+    shared_five.run("cluster", "wait", "--for", "idle", "--timeout", "60s")
+
+
+def take_down(home: Path) -> None:
+    """Ends every cluster of a state directory; fails if a process of theirs is left."""
+    any_cluster = Cluster("test", home)
     down = any_cluster.run("cluster", "down", "--all", "--purge", code=None)
     left = wait_gone(any_cluster.processes(), 5)
     for identity in left:
@@ -176,7 +231,8 @@ def _named(identity: ProcessIdentity) -> str:
     return f"{identity.pid} {command.read_bytes() if command.exists() else b''!r}"
 
 
-def _show_logs(home: Path) -> None:
+def show_logs(home: Path) -> None:
+    """Prints the end of every log, for the report of a failure."""
     for log in sorted(home.glob("raftctl/*/*/*.log")):
         lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
         print(f"--- {log.relative_to(home)}", *lines, sep="\n")
