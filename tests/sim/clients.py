@@ -1,0 +1,191 @@
+"""Clients that submit, cancel and read, ask again under the same request id, and remember what they were told.
+
+What may live here: what a client does, over calls to nodes, and what the node's service does for it, as
+``raftd.services.scheduler`` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from raftd.errors import NoLeader, NotLeader, OutcomeUnknown, RaftdError, TooManyUncommitted
+from raftd.scheduler.commands import Cancel, Command, Submit
+from raftd.scheduler.model import ArraySpec, TaskSpec
+from raftd.scheduler.replies import Accepted, Refused, Reply
+from raftd.scheduler.requests import created_ms, request_digest
+from tests.sim.clock import EPOCH_MS
+from tests.sim.ledger import Broken
+from tests.sim.loop import sleep
+from tests.sim.network import Host
+
+if TYPE_CHECKING:
+    from tests.sim.machine import Life
+    from tests.sim.world import World
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 3.0
+
+
+class Client:
+    """One client.
+
+    Args:
+        world: where it lives.
+        number: its number.
+    """
+
+    def __init__(self, world: World, number: int) -> None:
+        self._world = world
+        self._number = number
+        self._random = Random(f"{world.plan.seed}/client/{number}")
+        self._made = 0
+        self._target = self._random.choice(world.plan.voters)
+        self._accepted: list[tuple[Submit, Accepted]] = []
+        self._term_read = 0
+
+    async def run(self, until_s: float) -> None:
+        """Ask for things until then, and go on asking for what was begun until it is answered."""
+        while self._world.loop.time() < until_s:
+            await sleep(self._random.expovariate(3.0))
+            what = self._random.randrange(10)
+            if what < 5:
+                await self._submit(self._new_submission())
+            elif what < 7:
+                await self._read()
+            elif what < 8 and self._accepted:
+                await self._cancel()
+            elif self._accepted:
+                await self._again()
+
+    # What it asks.
+
+    def _new_submission(self) -> Submit:
+        random = self._random
+        self._made += 1
+        now_ms = EPOCH_MS + int(self._world.loop.time() * 1000)
+        request_id = f"c{self._number}-{self._made}"
+        if random.random() < 0.5:
+            request_id = f"{now_ms:012x}-{request_id}"
+        kind = random.choice(("noop", "noop", "sleep", "sleep", "fail"))
+        spec = TaskSpec(
+            kind=kind,
+            args=(str(random.choice((20, 200, 1_000, 3_000))),) if kind == "sleep" else (),
+            priority=random.choice((0, 0, 3)),
+            retries=random.choice((0, 1, 3)),
+            backoff_first_ms=random.choice((0, 50, 400)),
+            backoff_max_ms=800,
+            run_timeout_ms=random.choice((0, 0, 0, 500)),
+        )
+        array = (
+            ArraySpec(0, random.randrange(1, 6), random.choice((0, 0, 1))) if random.random() < 0.15 else None
+        )
+        return Submit(request_id, request_digest(spec, array), created_ms(request_id), spec, array)
+
+    async def _submit(self, command: Submit) -> None:
+        reply = await self._propose(command)
+        if isinstance(reply, Accepted):
+            self._told(lambda: self._world.checks.ledger.acknowledged(command.request_id, reply))
+            self._accepted.append((command, reply))
+
+    async def _again(self) -> None:
+        """The same request once more: the same answer. Another one under its id: refused."""
+        command, answer = self._random.choice(self._accepted)
+        if self._random.random() < 0.3:
+            spec = TaskSpec(kind="noop", name="another")
+            other = Submit(command.request_id, request_digest(spec, None), command.created_ms, spec)
+            reply = await self._propose(other)
+            if isinstance(reply, Accepted):
+                self._told(
+                    lambda: self._broken("ReplyStable", f"{command.request_id} stands for two requests")
+                )
+            return
+        reply = await self._propose(command)
+        if reply is not None:
+            same = isinstance(reply, Accepted) and reply.first_task_id == answer.first_task_id
+            if not same:
+                self._told(
+                    lambda: self._broken("ReplyStable", f"{command.request_id}: {answer}, then {reply}")
+                )
+
+    async def _cancel(self) -> None:
+        _, answer = self._random.choice(self._accepted)
+        if answer.job_id is not None and self._random.random() < 0.5:
+            await self._propose(Cancel(job_id=answer.job_id, reason="test"))
+        else:
+            await self._propose(Cancel(task_id=self._random.choice(answer.task_ids), reason="test"))
+
+    async def _read(self) -> None:
+        ledger = self._world.checks.ledger
+        floor = ledger.floor
+
+        async def work(host: Host) -> tuple[int, int]:
+            node = cast("Life", host).node
+            await node.read_barrier(timeout=CALL_TIMEOUT_S)
+            return cast("Life", host).state.applied_index, node.status().term
+
+        answer = await self._ask(work, tries=3)
+        if answer is not None:
+            index, term = answer
+            if self._term_read and term > self._term_read:
+                self._world.trace.count("read after failover")
+            self._term_read = max(term, self._term_read)
+            self._told(lambda: ledger.read(floor, index))
+
+    # How it asks.
+
+    async def _propose(self, command: Command) -> Reply | None:
+        """Until there is an answer, under the same request id; None if the client has given up."""
+
+        async def work(host: Host) -> Reply:
+            (reply,) = await cast("Life", host).node.propose((command,), timeout=CALL_TIMEOUT_S)
+            return reply
+
+        while (reply := await self._ask(work)) is not None:
+            if not isinstance(reply, Refused) or not reply.retryable:
+                return reply
+            await sleep(0.3 + self._random.random())
+        return None
+
+    async def _ask(self, work: Callable[[Host], Awaitable[T]], tries: int = 1_000_000) -> T | None:
+        world = self._world
+        for _ in range(tries):
+            if world.over:
+                return None
+            try:
+                return await world.network.call(self._target, work, CALL_TIMEOUT_S + 1)
+            except (OutcomeUnknown, TooManyUncommitted) as error:
+                unknown = isinstance(error, OutcomeUnknown)
+                world.trace.count("outcome unknown" if unknown else "quota refused")
+            except (NoLeader, NotLeader) as error:
+                self._follow(error)
+                await sleep(0.02)
+                continue
+            except RaftdError as error:
+                world.trace.say(f"c{self._number} hears {error.code}")
+            self._target = self._random.choice(world.plan.voters)
+            await sleep(0.05 + self._random.random() * 0.3)
+        return None
+
+    def _follow(self, _error: RaftdError) -> None:
+        """Go where that node thinks the leader is, or anywhere."""
+        life = self._world.machines[self._target - 1].life
+        leader = 0 if life is None else life.node.leader
+        self._target = leader or self._random.choice(self._world.plan.voters)
+
+    def _told(self, book: Callable[[], object]) -> None:
+        try:
+            book()
+        except Broken as error:
+            self._world.checks.fail(error.invariant, str(error), error)
+
+    def _broken(self, invariant: str, what: str) -> None:
+        raise Broken(invariant, what)
+
+
+async def all_of(clients: list[asyncio.Task[None]]) -> None:
+    """Wait until every client has finished."""
+    await asyncio.gather(*clients)

@@ -1,0 +1,208 @@
+"""The faults: how each kind begins, and how it ends.
+
+What may live here: one method a kind, and the timetable that calls them. Whatever a fault does to the world is undone
+by ``calm``.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+from raftd.raft.types import Role
+from raftd.storage.segment import parse_segment_name
+from tests.sim.loop import sleep
+from tests.sim.plan import DATA
+
+if TYPE_CHECKING:
+    from tests.sim.machine import Machine
+    from tests.sim.world import World
+
+
+class Faults:
+    """Does to a world what its plan says."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._random = Random(f"{world.plan.seed}/faults")
+        self._kinds: dict[str, Callable[[], None]] = {
+            "blackout": self._blackout,
+            "clock rate": self._clock_rate,
+            "cut": self._cut,
+            "damage": self._damage,
+            "disk full": lambda: self._refuse({"write": errno.ENOSPC, "create": errno.ENOSPC}),
+            "fsync": lambda: self._refuse({"sync": errno.EIO, "fsync_dir": errno.EIO}),
+            "isolate leader": self._isolate_leader,
+            "kill": lambda: self._kill(power=False),
+            "pause": self._pause,
+            "power": lambda: self._kill(power=True),
+            "replay": lambda: world.network.replay(self._random.choice((1, 10, 30))),
+            "slot": self._slot,
+            "slow disk": lambda: self._slow((20, 300), self._random.choice((0.5, 3.0))),
+            "stalled disk": lambda: self._slow((2_500, 6_000), 1.0),
+            "stop": self._stop,
+            "wall jump": self._wall_jump,
+        }
+        """What happens at moments. The other kinds are conditions that last."""
+
+    async def run(self, until_s: float) -> None:
+        """Faults at random moments until then."""
+        world, random = self._world, self._random
+        self._conditions()
+        kinds = [kind for kind in world.plan.faults if kind in self._kinds]
+        while kinds:
+            await sleep(random.expovariate(1 / world.plan.every_s))
+            if world.loop.time() >= until_s:
+                return
+            kind = random.choice(kinds)
+            world.trace.say(f"fault: {kind}")
+            world.fault_count += 1
+            self._kinds[kind]()
+
+    def calm(self) -> None:
+        """Everything is as it should be from now on, and every node that can start does."""
+        world = self._world
+        world.network.conditions.calm()
+        world.network.heal()
+        world.network.forget_old()
+        for machine in world.machines:
+            machine.slow_ms = (1, 4)
+            machine.set_disk_errno({})
+            machine.supervisor.late_s = 0
+            if machine.life is not None and machine.life.process.paused:
+                machine.life.process.resume()
+            machine.start()
+
+    def _conditions(self) -> None:
+        conditions, faults, random = self._world.network.conditions, self._world.plan.faults, self._random
+        # Drawn whether or not they are used, so that a plan with fewer kinds differs in nothing else.
+        drop, duplicate, late, lose = (random.choice((10, 100)) for _ in range(4))
+        conditions.drop = drop if "drop" in faults else 0
+        conditions.duplicate = duplicate if "duplicate" in faults else 0
+        conditions.reorder = "reorder" in faults
+        conditions.late = late if "late" in faults else 0
+        conditions.lose_answers = 2 * lose if "answers" in faults else 0
+        if random.random() < 0.3:
+            conditions.most_s = random.choice((0.02, 0.06))
+
+    def _machine(self) -> Machine:
+        return self._random.choice(self._world.machines)
+
+    def _victim(self) -> Machine:
+        """Often the leader, for there it hurts."""
+        leaders = [machine for machine in self._world.machines if self._leads(machine)]
+        return self._random.choice(leaders) if leaders and self._random.random() < 0.5 else self._machine()
+
+    @staticmethod
+    def _leads(machine: Machine) -> bool:
+        return machine.life is not None and machine.life.raw.state.role is Role.LEADER
+
+    def _kill(self, *, power: bool) -> None:
+        machine = self._victim()
+        if machine.up:
+            self._world.trace.count("process killed")
+        machine.kill(power=power, silently=self._random.random() < 0.5)
+        self._world.later(self._random.choice((0.1, 0.5, 1.5, 4.0)), machine.start)
+
+    def _blackout(self) -> None:
+        self._world.trace.count("power lost everywhere")
+        for machine in self._world.machines:
+            machine.kill(power=True, silently=True)
+            self._world.later(0.1 + self._random.random() * 1.5, machine.start)
+
+    def _stop(self) -> None:
+        machine = self._victim()
+        machine.stop()
+        self._world.later(self._random.choice((0.3, 2.0)), machine.start)
+
+    def _pause(self) -> None:
+        life = self._victim().life
+        if life is None or life.process.paused:
+            return
+        self._world.trace.count("pause")
+        life.process.pause()
+
+        def resume() -> None:
+            if life.process.paused:
+                life.process.resume()
+
+        self._world.later(self._random.choice((0.05, 0.3, 1.0, 3.0, 8.0)), resume)
+
+    def _cut(self) -> None:
+        network, random = self._world.network, self._random
+        voters = list(self._world.plan.voters)
+        if random.random() < 0.35:
+            one, other = random.choice(voters), random.choice(voters)
+            if one != other:
+                self._world.trace.count("cut one way")
+                network.cut(one, other)
+        else:
+            self._world.trace.count("cut both ways")
+            random.shuffle(voters)
+            split = random.randrange(1, len(voters)) if len(voters) > 1 else 1
+            for one in voters[:split]:
+                for other in voters[split:]:
+                    network.cut(one, other)
+                    network.cut(other, one)
+        self._heal_later()
+
+    def _isolate_leader(self) -> None:
+        leaders = [machine.store_id for machine in self._world.machines if self._leads(machine)]
+        if not leaders:
+            return
+        isolated = self._random.choice(leaders)
+        outgoing_only = self._random.random() < 0.3
+        for other in self._world.plan.voters:
+            if other != isolated:
+                self._world.network.cut(isolated, other)
+                if not outgoing_only:
+                    self._world.network.cut(other, isolated)
+        self._world.trace.count("cut both ways")
+        self._heal_later()
+
+    def _heal_later(self) -> None:
+        if self._random.random() < 0.8:
+            self._world.later(self._random.choice((0.3, 1.0, 3.0, 6.0)), self._world.network.heal)
+
+    def _slow(self, slow_ms: tuple[int, int], for_s: float) -> None:
+        machine = self._victim()
+        machine.slow_ms = slow_ms
+
+        def recover() -> None:
+            machine.slow_ms = (1, 4)
+
+        self._world.later(for_s, recover)
+
+    def _refuse(self, errno_by_step: dict[str, int]) -> None:
+        machine = self._victim()
+        machine.set_disk_errno(errno_by_step)
+        self._world.later(self._random.choice((0.1, 1.0)), lambda: machine.set_disk_errno({}))
+
+    def _damage(self) -> None:
+        """A bit of the log flips on the medium while the node is down. Never so many that no majority is left."""
+        world, machine = self._world, self._machine()
+        hurt = sum(other.damaged for other in world.machines)
+        if machine.damaged or hurt >= world.plan.nodes - world.plan.quorum:
+            return
+        machine.kill(power=True, silently=True)
+        machine.damaged = True
+        names = [name for name in machine.disk.listdir(f"{DATA}/log") if parse_segment_name(name)]
+        path = f"{DATA}/log/{names[-1] if self._random.random() < 0.7 else names[0]}"
+        used = len(machine.disk.read(path).rstrip(b"\0"))
+        machine.disk.flip_bit(path, self._random.randrange(used * 8))
+        world.later(0.5, machine.start)
+
+    def _slot(self) -> None:
+        machine = self._machine()
+        if machine.life is not None:
+            machine.life.slots.crash_one()
+
+    def _clock_rate(self) -> None:
+        """Within the drift that leases allow for: ten thousandths between any two."""
+        self._machine().clock.set_rate(1 + self._random.randrange(-4, 5) / 1000)
+
+    def _wall_jump(self) -> None:
+        self._world.trace.count("wall clock jumped")
+        self._machine().clock.wall_off_ms += self._random.choice((-3_600_000, -5_000, 700, 5_000, 60_000))

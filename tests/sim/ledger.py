@@ -1,0 +1,257 @@
+"""What must hold of the scheduler, as a ledger beside it: an entry is booked once, when the first node applies it.
+
+What may live here: a second, simple account of tasks, slots, tokens and requests, made from commands, replies and
+effects alone, and the promises to clients, which are checked against it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raftd.codec.commands import decode_batch
+from raftd.raft.types import Entry
+from raftd.scheduler.commands import Command, Submit, Vacate
+from raftd.scheduler.effects import Assigned, NodeChange, NodeChanged, SlotFreed, TaskChange, TaskChanged
+from raftd.scheduler.model import AttemptOutcome, FencingToken, TaskState
+from raftd.scheduler.replies import Accepted, Refused, Reply, Vacated
+from raftd.scheduler.state import State
+from tests.sim.plan import Plan
+from tests.sim.trace import Trace
+
+Slot = tuple[str, int, int]
+"""Node, incarnation, number."""
+
+
+class Broken(AssertionError):
+    """The books do not balance.
+
+    Attributes:
+        invariant: which one.
+    """
+
+    def __init__(self, invariant: str, what: str) -> None:
+        super().__init__(what)
+        self.invariant = invariant
+
+
+@dataclass(slots=True)
+class _Booked:
+    """A request that was accepted."""
+
+    answer: Accepted
+    digest: bytes
+    index: int
+    term: int
+
+
+class Ledger:
+    """The books of one run."""
+
+    def __init__(self, plan: Plan, trace: Trace) -> None:
+        self._plan = plan
+        self._trace = trace
+        self._states: dict[int, TaskState] = {}
+        self._counts: Counter[TaskState] = Counter()
+        self._returned = 0
+        """How often a task went back to the queue, which has no limit for those."""
+        self._tokens: dict[int, FencingToken] = {}
+        """Task -> token of its current attempt."""
+        self._slots: dict[Slot, FencingToken] = {}
+        self._last_token = FencingToken(0, 0)
+        self._requests: dict[str, _Booked] = {}
+        self._acknowledged: dict[str, Accepted] = {}
+        self._seen_index = 0
+        """The highest index that any client has been told of, by an answer or by a read."""
+
+    # What is applied.
+
+    def applied(
+        self, entry: Entry, replies: Sequence[Reply], effects: Sequence[object], state: State
+    ) -> None:
+        """Book an entry, when the first node has applied it.
+
+        Raises:
+            Broken: the books do not balance any more.
+        """
+        for effect in effects:
+            match effect:
+                case Assigned():
+                    self._assigned(effect)
+                case SlotFreed():
+                    self._freed(effect)
+                case TaskChanged():
+                    self._changed(effect)
+                case NodeChanged(change=NodeChange.LOST):
+                    self._trace.count("node lost")
+                case _:
+                    pass
+        if replies:
+            freed = {effect.token for effect in effects if isinstance(effect, SlotFreed)}
+            self._replies(entry, decode_batch(entry.data).commands, replies, freed)
+        for task_state in (TaskState.PENDING, TaskState.RUNNING):
+            if self._counts[task_state] != state.indexes.count(task_state):
+                raise Broken(
+                    "TasksConserved",
+                    f"{self._counts[task_state]} are {task_state.name}, the state says otherwise",
+                )
+        if self._counts[TaskState.RUNNING] != len(self._slots):
+            raise Broken(
+                "TablesPartition", f"{len(self._slots)} slots are occupied, not as many as tasks run"
+            )
+        if self._counts[TaskState.PENDING] > self._plan.settings.max_queue + self._returned:
+            raise Broken("WithinLimits", f"{self._counts[TaskState.PENDING]} tasks are pending")
+
+    def _assigned(self, effect: Assigned) -> None:
+        task, token = effect.task, effect.attempt.token
+        slot = (effect.node, effect.incarnation, effect.attempt.slot)
+        if token <= self._last_token:
+            raise Broken("TokenGrows", f"{token} after {self._last_token}")
+        if self._states.get(task.id) is not TaskState.PENDING or task.id in self._tokens:
+            raise Broken("TasksConserved", f"t{task.id} is started, and was not pending")
+        if slot in self._slots:
+            raise Broken("TablesPartition", f"{slot} is occupied twice")
+        self._last_token = self._tokens[task.id] = self._slots[slot] = token
+
+    def _freed(self, effect: SlotFreed) -> None:
+        slot = (effect.node, effect.incarnation, effect.slot)
+        if (
+            self._slots.pop(slot, None) != effect.token
+            or self._tokens.pop(effect.task_id, None) != effect.token
+        ):
+            raise Broken("OnlyCurrentTokenAccepted", f"{effect.token} frees {slot} of t{effect.task_id}")
+
+    def _changed(self, effect: TaskChanged) -> None:
+        task, before = effect.task, self._states.get(effect.task.id)
+        if before is not None and before.terminal:
+            raise Broken("TasksConserved", f"t{task.id} was {before.name} and is {task.state.name}")
+        if (before is None) != (effect.change is TaskChange.SUBMITTED):
+            raise Broken("TasksConserved", f"t{task.id} is {effect.change}, and was {before}")
+        if before is TaskState.RUNNING and effect.change is TaskChange.CANCELLED:
+            self._trace.count("cancelled while running")
+        if before is not None:
+            self._counts[before] -= 1
+            self._returned += before is TaskState.RUNNING and task.state is TaskState.PENDING
+        self._counts[task.state] += 1
+        self._states[task.id] = task.state
+
+    def _replies(
+        self, entry: Entry, commands: Sequence[Command], replies: Sequence[Reply], freed: set[FencingToken]
+    ) -> None:
+        for command, reply in zip(commands, replies, strict=True):
+            match command:
+                case Submit():
+                    self._submitted(entry, command, reply)
+                case Vacate():
+                    self._vacated(command, reply, freed)
+                case _:
+                    pass
+
+    def _vacated(self, command: Vacate, reply: Reply, freed: set[FencingToken]) -> None:
+        if isinstance(reply, Refused):
+            if reply.code == "stale_token":
+                self._trace.count("stale token refused")
+            return
+        if not isinstance(reply, Vacated):
+            raise Broken("ReplyStable", f"a Vacate is answered by {reply}")
+        for outcome, name in (
+            (AttemptOutcome.CRASHED, "attempt crashed"),
+            (AttemptOutcome.FAILED, "attempt failed"),
+            (AttemptOutcome.TIMED_OUT, "run timeout"),
+        ):
+            if command.outcome is outcome:
+                self._trace.count(name)
+        # What was freed had the token that was current.
+        if command.token not in freed:
+            raise Broken(
+                "OnlyCurrentTokenAccepted", f"{command.token} ends t{command.task_id}, and was not current"
+            )
+
+    def _submitted(self, entry: Entry, command: Submit, reply: Reply) -> None:
+        booked = self._requests.get(command.request_id)
+        if isinstance(reply, Refused):
+            if reply.code == "queue_full":
+                self._trace.count("queue full")
+            elif reply.code == "request_id_conflict":
+                self._trace.count("same id, other request")
+                if booked is None or booked.digest == command.digest:
+                    raise Broken("ReplyStable", f"{command.request_id} is no conflict")
+            if booked is not None and booked.digest == command.digest:
+                raise Broken(
+                    "ReplyStable", f"{command.request_id} was accepted, and is refused: {reply.code}"
+                )
+            return
+        if not isinstance(reply, Accepted):
+            raise Broken("ReplyStable", f"a Submit is answered by {reply}")
+        if booked is None:
+            if reply.duplicate:
+                raise Broken("ReplyStable", f"{command.request_id} is said to be known, and is not")
+            self._requests[command.request_id] = _Booked(reply, command.digest, entry.index, entry.term)
+            return
+        if not reply.duplicate or _plain(reply) != _plain(booked.answer) or booked.digest != command.digest:
+            raise Broken("ReplyStable", f"{command.request_id} was answered {booked.answer}, now {reply}")
+        self._trace.count("dedup hit")
+        if entry.term != booked.term:
+            self._trace.count("dedup hit after failover")
+
+    # What clients are told.
+
+    def acknowledged(self, request_id: str, answer: Accepted) -> None:
+        """A client has been told that its submission is accepted.
+
+        Raises:
+            Broken: it is not, or was answered otherwise before.
+        """
+        booked = self._requests.get(request_id)
+        if booked is None or _plain(booked.answer) != _plain(answer):
+            raise Broken("AckedKept", f"{request_id} was acknowledged as {answer}, applied was {booked}")
+        before = self._acknowledged.setdefault(request_id, answer)
+        if _plain(before) != _plain(answer):
+            raise Broken("ReplyStable", f"{request_id} was answered {before}, now {answer}")
+        self._seen_index = max(self._seen_index, booked.index)
+        self._trace.count("acknowledged submissions")
+
+    @property
+    def floor(self) -> int:
+        """A read that begins now must see everything up to this index."""
+        return self._seen_index
+
+    def read(self, floor: int, applied_index: int) -> None:
+        """A client has read, at this index; ``floor`` was taken when it asked.
+
+        Raises:
+            Broken: it has read what was.
+        """
+        if applied_index < floor:
+            raise Broken("ReadFresh", f"a read saw entry {applied_index}, {floor} was known before it began")
+        self._seen_index = max(self._seen_index, applied_index)
+        self._trace.count("read confirmed")
+
+    # At the end.
+
+    @property
+    def acknowledged_count(self) -> int:
+        """How many submissions were acknowledged."""
+        return len(self._acknowledged)
+
+    def kept(self, state: State) -> None:
+        """Everything that was acknowledged is in this state, and has ended.
+
+        Raises:
+            Broken: something is not.
+        """
+        for request_id, answer in self._acknowledged.items():
+            record = state.request(request_id)
+            if record is None or (record.first_task_id, record.count) != (answer.first_task_id, answer.count):
+                raise Broken(
+                    "AckedKept", f"{request_id} was acknowledged as {answer}, the record is {record}"
+                )
+            for task_id in answer.task_ids:
+                task = state.tasks.get(task_id)
+                if task is None or task.state is not self._states[task_id]:
+                    raise Broken("AckedKept", f"t{task_id} of {request_id} is {task}")
+
+
+def _plain(answer: Accepted) -> tuple[int, int, int | None]:
+    return answer.first_task_id, answer.count, answer.job_id

@@ -1,0 +1,145 @@
+"""What a seed stands for: the size and settings of a cluster, its clients, and the kinds of faults that it will meet.
+
+What may live here: the drawing of a plan, and nothing that runs. A plan can be changed by hand, which is how a failing
+one is made smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from raftd.codec.genesis import encode_genesis
+from raftd.raft.types import Config, Entry, EntryType
+from raftd.scheduler.model import Genesis, Member, Settings
+
+CLUSTER_ID = 0xC1
+DATA = "/data"
+
+FAULTS = (
+    "answers",
+    "blackout",
+    "clock rate",
+    "cut",
+    "damage",
+    "disk full",
+    "drop",
+    "duplicate",
+    "fsync",
+    "isolate leader",
+    "kill",
+    "late",
+    "pause",
+    "power",
+    "reorder",
+    "replay",
+    "slot",
+    "slow disk",
+    "stalled disk",
+    "stop",
+    "wall jump",
+)
+"""Every kind of fault there is. A seed draws some of them: what all of them do together hides what few of them do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run.
+
+    Attributes:
+        faults: the kinds that happen.
+        fault_s: for how long, in simulated seconds.
+        every_s: the mean time between two faults.
+    """
+
+    seed: int
+    faults: tuple[str, ...]
+    fault_s: float
+    every_s: float = 2.0
+    nodes: int = 3
+    slots: int = 1
+    clients: int = 2
+    tick_ms: int = 50
+    election_ticks: int = 8
+    heartbeat_ticks: int = 2
+    pre_vote: bool = True
+    check_quorum: bool = True
+    max_message_bytes: int = 1024 * 1024
+    max_inflight_messages: int = 256
+    max_uncommitted_bytes: int = 64 * 1024 * 1024
+    max_committed_bytes_per_ready: int = 256 * 1024
+    segment_bytes: int = 16 * 1024
+    changes_kept: int = 1000
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def voters(self) -> tuple[int, ...]:
+        """Store ids."""
+        return tuple(range(1, self.nodes + 1))
+
+    @property
+    def quorum(self) -> int:
+        """How many are a majority."""
+        return self.nodes // 2 + 1
+
+    @property
+    def election_timeout_s(self) -> float:
+        """The longest one that is drawn."""
+        return 2 * self.election_ticks * self.tick_ms / 1000
+
+    def raft_config(self, store_id: int, jitter: Callable[[int], int]) -> Config:
+        """Of one node's core."""
+        return Config(
+            id=store_id,
+            jitter=jitter,
+            election_ticks=self.election_ticks,
+            heartbeat_ticks=self.heartbeat_ticks,
+            max_message_bytes=self.max_message_bytes,
+            max_inflight_messages=self.max_inflight_messages,
+            max_uncommitted_bytes=self.max_uncommitted_bytes,
+            max_committed_bytes_per_ready=self.max_committed_bytes_per_ready,
+            pre_vote=self.pre_vote,
+            check_quorum=self.check_quorum,
+            disk_stall_ticks=max(1, 2_000 // self.tick_ms),
+        )
+
+
+def plan_of(seed: int) -> Plan:
+    """The plan that a seed stands for."""
+    random = Random(f"{seed}/plan")
+    likely = random.choice((0.15, 0.35, 0.6))
+    return Plan(
+        seed=seed,
+        faults=tuple(fault for fault in FAULTS if random.random() < likely),
+        fault_s=random.choice((6.0, 10.0, 15.0)),
+        every_s=random.choice((0.4, 1.0, 2.5)),
+        nodes=random.choice((1, 3, 3, 3, 3, 3, 5)),
+        slots=random.choice((1, 1, 2)),
+        clients=random.choice((1, 2, 3)),
+        election_ticks=random.choice((8, 8, 8, 5)),
+        heartbeat_ticks=random.choice((2, 2, 1)),
+        pre_vote=random.random() < 0.85,
+        check_quorum=random.random() < 0.9,
+        max_message_bytes=random.choice((1, 300, 2_000, 1024 * 1024, 1024 * 1024)),
+        max_inflight_messages=random.choice((1, 2, 256, 256)),
+        max_uncommitted_bytes=random.choice((300, 3_000, 64 * 1024 * 1024, 64 * 1024 * 1024)),
+        max_committed_bytes_per_ready=random.choice((1, 500, 256 * 1024, 256 * 1024)),
+        segment_bytes=random.choice((4 * 1024, 16 * 1024, 64 * 1024)),
+        settings=Settings(
+            lease_ms=random.choice((1_500, 3_000, 6_000)),
+            max_queue=random.choice((6, 40, 1_000_000)),
+            crash_limit=random.choice((2, 5, 100)),
+        ),
+    )
+
+
+def name_of(store_id: int) -> str:
+    """The name of a node."""
+    return f"n{store_id}"
+
+
+def genesis_entry(plan: Plan) -> Entry:
+    """Entry 1, the same on every node."""
+    members = tuple(Member(name_of(store), store, f"{name_of(store)}:1") for store in plan.voters)
+    return Entry(1, 1, EntryType.CONFIGURATION, encode_genesis(Genesis(CLUSTER_ID, 1, members)))

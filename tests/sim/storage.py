@@ -1,0 +1,256 @@
+"""The storage thread without a thread, and what is certain to be on the medium.
+
+What may live here: the stand-in that runs the real grouping and the real log at simulated moments, and a record of what
+was made durable that does not believe what the log says of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from random import Random
+
+from raftd.errors import StorageError
+from raftd.raft.types import Entry, HardState
+from raftd.storage.recovery import Recovered
+from raftd.storage.thread import IDLE_FLUSH_S, DurableLog, StorageThread
+from raftd.storage.wal import Wal
+from tests.sim.disk import SimulatedCrash, SimulatedDisk
+from tests.sim.loop import Process
+
+_PREPARE_S = 0.002
+
+
+class NotOnTheMedium(AssertionError):
+    """The log said that something is durable, and the disk knows that it is not."""
+
+
+class Durable:
+    """What a store must still know after any crash.
+
+    Attributes:
+        hard_state: the last one that was synced.
+        terms: of the synced entries, by index; the first one stands for index 0.
+        votes: term -> whom it was given to.
+        writing: what is on its way to the medium, and may come back from a crash as a whole, or not at all.
+    """
+
+    def __init__(self, recovered: Recovered) -> None:
+        self.hard_state = recovered.hard_state
+        self.terms = [0, *(entry.term for entry in recovered.entries)]
+        self.votes = (
+            {recovered.hard_state.term: recovered.hard_state.vote} if recovered.hard_state.vote else {}
+        )
+        self.writing: tuple[HardState | None, Sequence[Entry]] | None = None
+
+    @property
+    def last_index(self) -> int:
+        """Of the last synced entry."""
+        return len(self.terms) - 1
+
+    def has(self, index: int, term: int) -> bool:
+        """Whether that entry is on the medium."""
+        return 0 <= index < len(self.terms) and self.terms[index] == term
+
+    def synced(self) -> None:
+        """What was being written is on the medium."""
+        assert self.writing is not None, "a write comes before its sync"
+        hard_state, entries = self.writing
+        self.writing = None
+        for entry in entries:
+            del self.terms[entry.index :]
+            self.terms.append(entry.term)
+        if hard_state is not None:
+            self.hard_state = hard_state
+            if hard_state.vote:
+                self.votes[hard_state.term] = hard_state.vote
+
+    def came_back(self, recovered: Recovered) -> str:
+        """Take what a restart found; what is wrong with it, in words, or empty.
+
+        Exactly what was synced, or that and the one write that was under way, and nothing else.
+        """
+        terms = [0, *(entry.term for entry in recovered.entries)]
+        if (recovered.hard_state, terms) != (self.hard_state, self.terms) and self.writing is not None:
+            self.synced()
+        self.writing = None
+        if recovered.hard_state != self.hard_state:
+            return f"{self.hard_state} was synced, {recovered.hard_state} came back"
+        if terms != self.terms:
+            return f"entries of the terms {self.terms} were synced, {terms} came back"
+        return ""
+
+
+class WatchedLog:
+    """A ``DurableLog`` that asks the disk after every write whether it is true (``wal.Wal`` under it)."""
+
+    def __init__(self, wal: Wal, disk: SimulatedDisk, durable: Durable) -> None:
+        self._wal = wal
+        self._disk = disk
+        self._durable = durable
+        self._held: HardState | None = None
+
+    @property
+    def has_held(self) -> bool:
+        return self._wal.has_held
+
+    @property
+    def bytes_written(self) -> int:
+        return self._wal.bytes_written
+
+    def append(self, hard_state: HardState | None, entries: Sequence[Entry], *, sync: bool) -> None:
+        hard_state = hard_state if hard_state is not None else self._held
+        if not entries and not sync:
+            self._held = hard_state
+            self._wal.append(hard_state, entries, sync=sync)
+            return
+        self._durable.writing = (hard_state, entries)
+        self._wal.append(hard_state, entries, sync=sync)
+        self._synced()
+
+    def flush(self) -> None:
+        if self._held is not None:
+            self._durable.writing = (self._held, ())
+            self._wal.flush()
+            self._synced()
+
+    def prepare_next(self) -> bool:
+        return self._wal.prepare_next()
+
+    def close(self) -> None:
+        self.flush()
+        self._wal.close()
+
+    def _synced(self) -> None:
+        self._held = None
+        pending = self._disk.pending_sectors()
+        if pending:
+            raise NotOnTheMedium(f"a write was said to be durable, and {pending} of its sectors are not")
+        self._durable.synced()
+
+
+class SteppedStorage(StorageThread):
+    """Takes groups as the thread does, and finishes each after a simulated time.
+
+    Args:
+        log: the log.
+        on_done: as the thread's.
+        on_failure: as the thread's.
+        process: whose thread it would be; it pauses and dies with it.
+        latency_s: asked for each write.
+    """
+
+    def __init__(
+        self,
+        log: DurableLog,
+        on_done: Callable[[int], None],
+        on_failure: Callable[[BaseException], None],
+        *,
+        process: Process,
+        latency_s: Callable[[], float],
+    ) -> None:
+        super().__init__(log, on_done, on_failure, clock=process.loop.time)
+        self._process = process
+        self._latency_s = latency_s
+        self._under_way: Callable[[], object] | None = None
+        self._idle_number = 0
+        self._failed = False
+
+    def start(self) -> None:
+        self._rest()
+
+    def submit(
+        self, number: int, hard_state: HardState | None, entries: Sequence[Entry], must_sync: bool
+    ) -> None:
+        if self._process.fenced or self._failed:
+            return
+        super().submit(number, hard_state, entries, must_sync)
+        if self._under_way is None:
+            self._begin()
+
+    def close(self) -> None:
+        """Write everything that was submitted, at once, and close the log."""
+        if self._failed or self._process.fenced:
+            return
+        if self._under_way is not None:
+            self._do(self._under_way)
+        while not self._queue.empty():
+            self._do(self._next_write())
+        self._do(self._log.close)
+        self._failed = True
+
+    @property
+    def writes(self) -> bool:
+        """Whether a write is under way."""
+        return self._under_way is not None
+
+    def crash(self, disk: SimulatedDisk, random: Random) -> None:
+        """The thread dies in the middle of what it does."""
+        disk.crash_at = disk.step_count + random.choice((0, 1, 1, 2, 3, 4, 6, 8))
+        work = self._under_way or self._log.prepare_next
+        # The one is what is wanted, and of the other nobody hears any more.
+        with suppress(SimulatedCrash, StorageError):
+            work()
+        self._failed = True
+
+    def _begin(self) -> None:
+        self._idle_number += 1
+        try:
+            write = self._next_write()
+        except StorageError as error:
+            self._fail(error)
+            return
+        self._under_way = write
+        self._process.call_later(self._latency_s(), self._finish, write)
+
+    def _next_write(self) -> Callable[[], object]:
+        group = self._next_group()
+        assert group is not None, "nothing closes the queue"
+        return lambda: self._write(group)
+
+    def _finish(self, write: Callable[[], object]) -> None:
+        if self._under_way is not write:
+            return
+        self._under_way = None
+        self._do(write)
+        if self._failed:
+            return
+        if not self._queue.empty():
+            self._begin()
+        else:
+            self._rest()
+
+    def _do(self, work: Callable[[], object]) -> None:
+        if self._failed:
+            return
+        try:
+            work()
+        except (StorageError, ValueError, NotOnTheMedium) as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failed = True
+        self._on_failure(error)
+
+    # What the thread does while it waits.
+
+    def _rest(self) -> None:
+        self._idle_number += 1
+        self._process.call_later(_PREPARE_S, self._prepare, self._idle_number)
+        if self._log.has_held:
+            self._process.call_later(IDLE_FLUSH_S, self._flush, self._idle_number)
+
+    def _prepare(self, idle_number: int) -> None:
+        if idle_number != self._idle_number or self._failed or self._under_way is not None:
+            return
+        try:
+            more = self._log.prepare_next()
+        except StorageError as error:
+            self._fail(error)
+            return
+        if more:
+            self._process.call_later(_PREPARE_S, self._prepare, idle_number)
+
+    def _flush(self, idle_number: int) -> None:
+        if idle_number == self._idle_number and self._under_way is None:
+            self._do(self._log.flush)
