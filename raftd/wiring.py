@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from raftd.blobs.disk import DiskBlobs
@@ -91,6 +92,7 @@ class Server:
         self._directory = directory
         identity = directory.identity
         self._genesis = _genesis(directory)
+        self._started = AsyncExitStack()
         self._local = LocalNode(
             identity.cluster_id, identity.store_id, identity.name, _read_token(config.token_file)
         )
@@ -128,14 +130,23 @@ class Server:
         self._host = ServerHost(config.listen, self._local, self._faults, self.node, self._services())
 
     async def start(self) -> None:
-        """Serve, follow or lead, and execute."""
-        self._storage.start()
-        await self._network.set_members(
-            RemoteNode(member.name, member.store_id, member.address) for member in self._genesis.members
-        )
-        self.node.start(self._leadership)
-        await self._host.start()
-        await self._executor.start()
+        """Serve, follow or lead, and execute. What was started is stopped again if a later part cannot be."""
+        async with AsyncExitStack() as started:
+            started.callback(self._directory.close)
+            started.push_async_callback(asyncio.to_thread, self._storage.close)
+            self._storage.start()
+            started.push_async_callback(self._caller.close)
+            started.push_async_callback(self._network.close)
+            await self._network.set_members(
+                RemoteNode(member.name, member.store_id, member.address) for member in self._genesis.members
+            )
+            started.push_async_callback(self.node.stop)
+            self.node.start(self._leadership)
+            started.push_async_callback(self._host.stop, SERVER_GRACE_S)
+            await self._host.start()
+            started.push_async_callback(self._executor.stop, self._config.stop_grace_ms)
+            await self._executor.start()
+            self._started = started.pop_all()
         log.info(
             "%s (store %016x of cluster %016x, incarnation %d) serves on %s",
             self._local.name,
@@ -147,13 +158,8 @@ class Server:
 
     async def stop(self) -> None:
         """Stop what runs, report what can be reported, flush, and let the data directory go; bounded in time."""
-        await self._executor.stop(self._config.stop_grace_ms)
-        await self._host.stop(SERVER_GRACE_S)
-        await self.node.stop()
-        await self._network.close()
-        await self._caller.close()
-        await asyncio.to_thread(self._storage.close)
-        self._directory.close()
+        # In the opposite order of the start, and each part also when another has failed to stop.
+        await self._started.aclose()
         log.info("%s has stopped", self._local.name)
 
     # --- raftd.services.admin.NodeFacts -------------------------------------------------------------------------

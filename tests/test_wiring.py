@@ -1,0 +1,166 @@
+"""A whole node in this process: it starts, serves, and ends, whoever is still waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from raftd.config import Config
+from raftd.errors import ConfigError, Unavailable
+from raftd.executor.executor import Executor
+from raftd.founding import found
+from raftd.pb import scheduler_pb2 as pb
+from raftd.pb.scheduler_pb2_grpc import SchedulerStub
+from raftd.storage.directory import DataDirectory
+from raftd.wiring import Server
+from tests.services.hosts import channel_to, failure_of, run
+from tests.support import eventually, free_ports
+
+SEGMENT_BYTES = 256 * 1024
+
+
+class Failed(Exception):
+    """The node said that it cannot go on."""
+
+
+def fatal(error: BaseException) -> None:
+    raise Failed(str(error)) from error
+
+
+def founded(path: Path, founders: int, **changes: Any) -> Config:
+    """Settings of the first of so many founders; the others are never there."""
+    ports = free_ports(founders)
+    members = [f"n{number}={number}@127.0.0.1:{port}" for number, port in enumerate(ports, 1)]
+    found(path / "data", "n1", "c1", members, SEGMENT_BYTES)
+    return Config(path / "data", listen=f"127.0.0.1:{ports[0]}", segment_bytes=SEGMENT_BYTES, **changes)
+
+
+def opened(config: Config) -> DataDirectory:
+    return DataDirectory.open(str(config.data_dir), segment_bytes=config.segment_bytes)
+
+
+@asynccontextmanager
+async def running(config: Config) -> AsyncIterator[tuple[Server, SchedulerStub]]:
+    server = Server(config, opened(config), fatal)
+    await server.start()
+    try:
+        async with channel_to(config.listen) as channel:
+            yield server, SchedulerStub(channel)
+    finally:
+        await asyncio.wait_for(server.stop(), 30)
+
+
+def test_a_node_alone_leads_runs_a_task_and_comes_back_with_its_record(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        config = founded(tmp_path, 1)
+        async with running(config) as (server, stub):
+            await eventually(lambda: server.slots_ready, 30, "its slot")
+            answer = await stub.Submit(
+                pb.SubmitRequest(submissions=[pb.Submission(kind="noop", request_id="a")]), timeout=20
+            )
+            task_id = answer.replies[0].accepted.task_id
+
+            async def succeeded() -> bool:
+                got = await stub.Get(pb.GetRequest(task_id=task_id), timeout=20)
+                return got.task.state == pb.TASK_STATE_SUCCEEDED
+
+            def has_succeeded() -> bool | Awaitable[bool]:
+                return succeeded()
+
+            await eventually(has_succeeded, 30, "the task's end")
+        async with running(config) as (server, stub):
+            await eventually(lambda: server.node.leads, 30, "it leads again")
+            got = await stub.Get(pb.GetRequest(task_id=task_id), timeout=20)
+            assert got.task.task_id == task_id
+
+    run(scenario())
+
+
+def test_it_ends_with_calls_of_every_kind_waiting(tmp_path: Path) -> None:
+    """Two of three founders are missing: nothing that needs a leader can ever be answered."""
+
+    async def scenario() -> None:
+        config = founded(tmp_path, 3)
+        async with running(config) as (server, stub):
+            watch = stub.Watch(pb.WatchRequest())
+            assert await watch.read()
+            waiting: list[Any] = [
+                stub.Submit(pb.SubmitRequest(submissions=[pb.Submission(kind="noop")]), timeout=60),
+                stub.Status(pb.StatusRequest(), timeout=60),
+                watch.read(),
+            ]
+            stale = await stub.Status(pb.StatusRequest(options=pb.ReadOptions(stale=True)), timeout=20)
+            assert (stale.leader, stale.quorum.ok) == ("", False)
+            pending = [asyncio.ensure_future(failure_of(call)) for call in waiting]
+            await asyncio.wait_for(server.stop(), 30)
+            for call in pending:
+                code, _ = await asyncio.wait_for(call, 30)
+                assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+    run(scenario())
+
+
+def test_it_ends_while_an_executor_and_watchers_hold_streams_to_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        config = founded(tmp_path, 1)
+        async with running(config) as (server, stub):
+            await eventually(lambda: server.slots_ready, 30, "its slot")
+            watch = stub.Watch(pb.WatchRequest())
+            assert await watch.read()
+            attach = stub.Attach()
+            hello = pb.Hello(
+                cluster_id=0xC1, store_id=9, name="w9", incarnation=1, role="worker", slots=1, kinds=["noop"]
+            )
+            await attach.write(pb.AttachRequest(hello=hello))
+            assert isinstance(await attach.read(), pb.AttachResponse)
+            await asyncio.wait_for(server.stop(), 30)
+            for call in (watch, attach):
+                code, _ = await asyncio.wait_for(failure_of(_until_the_end(call)), 30)
+                assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+    run(scenario())
+
+
+async def _until_the_end(call: Any) -> None:
+    while await call.read():
+        pass
+
+
+def test_what_had_started_is_stopped_when_the_rest_cannot_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cannot(_: Executor) -> None:
+        raise Unavailable("the supervisor does not start")
+
+    async def scenario() -> None:
+        config = founded(tmp_path, 1)
+        server = Server(config, opened(config), fatal)
+        with monkeypatch.context() as patch:
+            patch.setattr(Executor, "start", cannot)
+            with pytest.raises(Unavailable, match="the supervisor does not start"):
+                await server.start()
+        # Port, lock and storage are free again, in this very process.
+        async with running(config) as (again, _):
+            await eventually(lambda: again.node.leads, 30, "it leads")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("token", ["", "two words", "\n\n", "smörgås"])
+def test_a_file_without_a_token_is_refused(tmp_path: Path, token: str) -> None:
+    async def scenario() -> None:
+        file = tmp_path / "token"
+        file.write_text(token, encoding="utf-8")
+        config = founded(tmp_path, 1, token_file=file)
+        directory = opened(config)
+        with pytest.raises(ConfigError, match="token file"):
+            Server(config, directory, fatal)
+        directory.close()
+
+    run(scenario())
