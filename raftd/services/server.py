@@ -33,6 +33,9 @@ ALWAYS_SERVING = tuple(
     for module, name in ((admin_pb2, "Admin"), (blobs_pb2, "Blobs"), (consensus_pb2, "Consensus"))
 )
 
+MAX_CALLS = 4096
+"""Under way on one connection; a client that starts more waits for its own."""
+
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -45,6 +48,7 @@ def server_options() -> list[tuple[str, int]]:
     """
     return [
         ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", MAX_CALLS),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.keepalive_permit_without_calls", 1),
