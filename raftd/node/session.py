@@ -66,18 +66,19 @@ class Session:
         self._untold.append(message)
         self._wake.set()
 
-    async def next(self) -> AttachDown:
-        """What is to be told next, as one message as far as that keeps its meaning; waits for it."""
-        while not self._untold:
+    async def next(self) -> AttachDown | None:
+        """What is to be told next, as one message as far as that keeps its meaning; waits for it. None at the end."""
+        while not self._untold and self.error is None:
             self._wake.clear()
             await self._wake.wait()
-        return self._take()
+        return self._take() if self.error is None else None
 
     def end(self, error: RaftdError) -> None:
         """End the stream with this error; the first one counts."""
         if self.error is None:
             self.error = error
             self._ended.set()
+            self._wake.set()
 
     async def ended(self) -> RaftdError:
         """Wait for the end, and say why."""

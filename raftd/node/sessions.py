@@ -295,8 +295,8 @@ class Sessions:
     async def _write(self, session: Session, write: Callable[[AttachDown], Awaitable[None]]) -> None:
         """Tell the executor what there is to tell."""
         try:
-            while session.error is None:
-                await write(await session.next())
+            while (message := await session.next()) is not None:
+                await write(message)
         except Exception as error:
             self._fail(session, error)
 

@@ -351,6 +351,8 @@ class SchedulerService(SchedulerServicer):
         self, request_iterator: AsyncIterator[pb.AttachRequest], context: Context
     ) -> None:
         """The stream of one executor; see docs/attach.md."""
+        # Now, and not with the first message: gRPC cannot end a stream whose first write was broken off.
+        await context.send_initial_metadata(())
         caller = caller_identity(context.invocation_metadata() or ())
         cut = False
 

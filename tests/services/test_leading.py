@@ -8,12 +8,16 @@ from pathlib import Path
 import grpc
 import pytest
 
+from raftd.errors import NoLeader
 from raftd.pb import scheduler_pb2 as pb
+from raftd.scheduler.attach import Assignment, AttachDown
+from raftd.scheduler.model import FencingToken
 from tests.node.cluster import CLUSTER_ID
 from tests.node.test_node import run
 from tests.services.hosts import failure_of
 from tests.services.members import served_cluster
 from tests.services.test_scheduler import STALE, a_task, ready, submit
+from tests.support import eventually
 
 Code = grpc.StatusCode
 
@@ -61,6 +65,29 @@ def test_an_executor_that_says_nonsense_is_told_so(
 async def until_the_end(call: grpc.aio.StreamStreamCall[pb.AttachRequest, pb.AttachResponse]) -> None:
     while await call.read():
         pass
+
+
+def test_an_executor_that_reads_nothing_is_told_the_end_as_soon_as_it_reads(tmp_path: Path) -> None:
+    """Its stream is full: a write of the leader's is under way for as long as it likes."""
+
+    async def scenario() -> None:
+        async with served_cluster(tmp_path, 1) as served:
+            leader = await served.leader()
+            call = leader.stub.Attach()
+            await call.write(hello())
+            sessions = leader.member.sessions
+            await eventually(lambda: sessions.session("w9"), 10, "the session")
+            session = sessions.session("w9")
+            assert session is not None
+            assignment = Assignment(1, 1, FencingToken(1, 1), 0, "noop", (), b"p" * (900 * 1024))
+            for _ in range(40):
+                session.push(AttachDown(start=(assignment,)))
+            session.end(NoLeader("this node leads no more"))
+            await eventually(lambda: sessions.session("w9") is None, 10, "the end of the session")
+            code, trailing = await asyncio.wait_for(failure_of(until_the_end(call)), 30)
+            assert (code, trailing["raftd-error"]) == (Code.UNAVAILABLE, "no_leader")
+
+    run(scenario())
 
 
 def test_a_follower_sends_executors_away(tmp_path: Path) -> None:
