@@ -53,7 +53,6 @@ _BY_STATUS: dict[grpc.StatusCode, type[errors.ClientError]] = {
     grpc.StatusCode.PERMISSION_DENIED: errors.Refused,
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
     grpc.StatusCode.NOT_FOUND: errors.NotFound,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.PayloadTooLarge,
 }
 
 # Which error tells most when every node has been asked in vain.
@@ -91,6 +90,9 @@ def error_of(error: aio.AioRpcError, address: str) -> errors.ClientError:
     if kind is errors.NodeUnreachable:
         late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         return kind(f"{address} {'does not answer in time' if late else 'cannot be reached'}")
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        # Not a refusal of the cluster, which has a code of its own: gRPC did not take the message in, or give it out.
+        return errors.PayloadTooLarge(f"{address} takes no message of this size: {details}")
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
         return errors.Refused(f"{address} does not know this call", "the same version of raftctl and raftd")
     return (kind or errors.ClientError)(f"{address}: {details}")

@@ -12,7 +12,7 @@ from raftd.errors import InvalidRequest
 from raftd.pb import scheduler_pb2 as pb
 from raftd.scheduler.commands import Submit
 from raftd.scheduler.effects import JobChanged, NodeChanged, TaskChanged
-from raftd.scheduler.model import ArraySpec, Attempt, BlobRef, Job, Task, TaskSpec, TaskState
+from raftd.scheduler.model import ArraySpec, Attempt, Job, Task, TaskSpec, TaskState
 from raftd.scheduler.queries import task_args
 from raftd.scheduler.replies import Accepted, Refused, Reply
 from raftd.scheduler.requests import created_ms, request_digest
@@ -85,17 +85,15 @@ def encode_refusal(refused: Refused) -> pb.Refusal:
     return refusal
 
 
-def encode_task(task: Task, *, brief: bool = False) -> pb.Task:
-    """A task. ``brief`` leaves out what tables do not show: environment, payload-sized results, ended attempts."""
+def encode_task(task: Task) -> pb.Task:
+    """A task, with all that is kept of it: whoever gets one need not ask again."""
     spec = task.spec
-    attempts: Iterable[Attempt] = task.attempts[-1:] if brief else task.attempts
-    result = task.result if not brief or isinstance(task.result, BlobRef) else None
     return pb.Task(
         task_id=task_name(task.id),
         name=spec.name,
         kind=spec.kind,
         args=task_args(task),
-        env={} if brief else dict(spec.env),
+        env=dict(spec.env),
         priority=spec.priority,
         state=pb.TaskState.ValueType(task.state),
         job_id=job_name(task.job_id),
@@ -106,21 +104,21 @@ def encode_task(task: Task, *, brief: bool = False) -> pb.Task:
         not_before_ms=task.not_before_ms if task.state is TaskState.PENDING else 0,
         retries=spec.retries,
         run_timeout_ms=spec.run_timeout_ms,
-        attempts=[encode_attempt(attempt) for attempt in attempts],
-        result=encode_result(result),
+        attempts=[encode_attempt(attempt) for attempt in task.attempts],
+        result=encode_result(task.result),
         reason=task.reason,
         changed_index=task.changed_index,
     )
 
 
-def encode_page(tasks: Iterable[Task], page_bytes: int, *, brief: bool = False) -> tuple[list[pb.Task], bool]:
+def encode_page(tasks: Iterable[Task], page_bytes: int) -> tuple[list[pb.Task], bool]:
     """Tasks until one reaches ``page_bytes``, at least one of them, and whether any is left over."""
     taken: list[pb.Task] = []
     size = 0
     for task in tasks:
         if size >= page_bytes:
             return taken, True
-        taken.append(encode_task(task, brief=brief))
+        taken.append(encode_task(task))
         size += taken[-1].ByteSize()
     return taken, False
 
@@ -167,7 +165,7 @@ def encode_change(change: TaskChanged | NodeChanged | JobChanged) -> pb.Change:
     message = pb.Change(index=change.index, time_ms=change.time_ms, change=str(change.change))
     match change:
         case TaskChanged():
-            message.task.CopyFrom(encode_task(change.task, brief=True))
+            message.task.CopyFrom(encode_task(change.task))
             message.node = change.node
             message.message = change.message
         case NodeChanged():

@@ -99,8 +99,8 @@ class ClusterView:
             succeeded=counts.succeeded,
             failed=counts.failed,
             cancelled=counts.cancelled,
-            next_pending=encode_page(queries.next_pending(state, recent_count), LIST_BYTES, brief=True)[0],
-            recent=encode_page(queries.recently_ended(state, recent_count), LIST_BYTES, brief=True)[0],
+            next_pending=encode_page(queries.next_pending(state, recent_count), LIST_BYTES)[0],
+            recent=encode_page(queries.recently_ended(state, recent_count), LIST_BYTES)[0],
         )
 
     def _reachable(self, status: Status) -> frozenset[int]:
