@@ -121,7 +121,7 @@ class Cluster:
 
     def submit(self, *words: str) -> str:
         """Submits, and returns the id of the task or job."""
-        return self.run("submit", *words, "-q").stdout.strip()
+        return self.run("submit", "-q", *words).stdout.strip()
 
     def wait_running(self, task_id: str) -> dict[str, Any]:
         """The attempt that a task runs in, as soon as it does."""
@@ -156,6 +156,11 @@ class Cluster:
 ClusterFactory = Callable[..., Cluster]
 
 
+def shell(body: str) -> tuple[str, ...]:
+    """The words that submit lines of shell, after all options."""
+    return ("shell", "--", "sh", "-c", body)
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """The state directory of a test, which no other test shares."""
@@ -180,9 +185,9 @@ def cluster(request: pytest.FixtureRequest, home: Path) -> Iterator[ClusterFacto
     take_down(home)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Five nodes for all tests of a module, which get it through `five`."""
+    """Five nodes for every test that leaves them as they were; others get them through `five`."""
     home = tmp_path_factory.mktemp("five") / "state"
     home.mkdir()
     made = Cluster("test", home)
@@ -193,17 +198,22 @@ def shared_five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def five(request: pytest.FixtureRequest, shared_five: Cluster) -> Iterator[Cluster]:
-    """The module's five nodes: whole and idle at the start, and again after the test, whatever it did to them."""
+    """The five nodes, whole and idle at the start; and again after the test, whatever it did to them."""
     yield shared_five
     if request.node.stash.get(_failed, False):
         show_logs(shared_five.home)
-    shared_five.run("node", "resume", *(f"n{n}" for n in range(1, 6)), code=None)
-    shared_five.run("heal", code=None)
-    shared_five.run("cluster", "start")
-    for task in shared_five.json("task", "list", "--state", "pending", "--state", "running"):
-        shared_five.run("task", "cancel", task["task_id"], code=None)
+    if any(node["process"] == "paused" for node in shared_five.nodes().values()):
+        shared_five.run("node", "resume", *(f"n{n}" for n in range(1, 6)), code=None)
+    if shared_five.json("chaos", "status")["cuts"]:
+        shared_five.run("heal")
+    if any(node["process"] != "running" for node in shared_five.nodes().values()):
+        shared_five.run("cluster", "start")
+    left = shared_five.tasks("--state", "pending", "--state", "running")
+    if left:
+        shared_five.run("task", "cancel", *(task["task_id"] for task in left), code=None)
     shared_five.run("cluster", "wait", "--for", "healthy", "--timeout", "60s")
-    shared_five.run("cluster", "wait", "--for", "idle", "--timeout", "60s")
+    if left:
+        shared_five.run("cluster", "wait", "--for", "idle", "--timeout", "60s")
 
 
 def take_down(home: Path) -> None:
