@@ -7,7 +7,7 @@ invariant. The state machine's own are in ``ledger``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from raftd.raft import invariants as core_invariants
@@ -49,11 +49,13 @@ class Checks:
     Attributes:
         failure: the first one that did not hold. Kept, and raised by ``after_event``: the code under test must not
             catch it.
+        on_leader: called with every node that has won an election.
         commit_index: the highest index that any node has known to be committed.
     """
 
     def __init__(self, plan: Plan, trace: Trace) -> None:
         self.failure: Violation | None = None
+        self.on_leader: Callable[[Life], None] = lambda _: None
         self.commit_index = 0
         self.ledger = Ledger(plan, trace)
         self._plan = plan
@@ -69,6 +71,8 @@ class Checks:
         """(Index, term) -> hash of the log up to there."""
         self._committed: list[bytes] = [b""]
         """By index: the hash of the log up to that committed entry."""
+        self._committed_in: list[int] = [0]
+        """By index: the term in which somebody first knew that."""
         self._outcomes: list[int] = [0]
         """By index: what applying it gave."""
         self._states: dict[int, str] = {}
@@ -196,6 +200,7 @@ class Checks:
             self._trace.count("no quorum unseated a leader")
         if transition.role is Role.LEADER:
             self._leads(life, transition.term)
+            self.on_leader(life)
 
     def _leads(self, life: Life, term: int) -> None:
         self._trace.count("leader elected")
@@ -213,7 +218,10 @@ class Checks:
         self._require_complete(life)
 
     def _require_complete(self, life: Life) -> None:
+        # What a later leader has committed meanwhile, a node that wins an old election late cannot have.
         at = self.commit_index
+        while self._committed_in[at] >= life.raw.state.term:
+            at -= 1
         if len(life.chain) <= at or life.chain[at] != self._committed[at]:
             self.fail("LeaderComplete", f"{life.name} leads without what was committed up to {at}")
 
@@ -267,6 +275,7 @@ class Checks:
     def _commit(self, life: Life, at: int, link: bytes) -> None:
         """Nobody knew before that this entry is committed."""
         self._committed.append(link)
+        self._committed_in.append(life.raw.state.term)
         term = life.raw.state.log.term(at) or 0
         self.commit_index = at
         holders = sum(durable.has(at, term) for durable in self._durable.values())

@@ -49,17 +49,26 @@ class Client:
 
     async def run(self, until_s: float) -> None:
         """Ask for things until then, and go on asking for what was begun until it is answered."""
+        under_way: list[asyncio.Task[None]] = []
         while self._world.loop.time() < until_s:
-            await sleep(self._random.expovariate(3.0))
-            what = self._random.randrange(10)
-            if what < 5:
-                await self._submit(self._new_submission())
-            elif what < 7:
-                await self._read()
-            elif what < 8 and self._accepted:
-                await self._cancel()
-            elif self._accepted:
-                await self._again()
+            await sleep(self._random.expovariate(4.0))
+            if len(under_way) >= self._world.plan.outstanding:
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            under_way = [task for task in under_way if not task.done()]
+            for _ in range(self._random.choice((1, 1, 3))):
+                under_way.append(asyncio.create_task(self._ask_something()))
+        await asyncio.gather(*under_way)
+
+    async def _ask_something(self) -> None:
+        what = self._random.randrange(10)
+        if what < 5:
+            await self._submit(self._new_submission())
+        elif what < 7:
+            await self._read()
+        elif what < 8 and self._accepted:
+            await self._cancel()
+        elif self._accepted:
+            await self._again()
 
     # What it asks.
 
@@ -74,6 +83,7 @@ class Client:
         spec = TaskSpec(
             kind=kind,
             args=(str(random.choice((20, 200, 1_000, 3_000))),) if kind == "sleep" else (),
+            payload=bytes(random.choice((0, 0, self._world.plan.payload_bytes))),
             priority=random.choice((0, 0, 3)),
             retries=random.choice((0, 1, 3)),
             backoff_first_ms=random.choice((0, 50, 400)),
@@ -184,8 +194,3 @@ class Client:
 
     def _broken(self, invariant: str, what: str) -> None:
         raise Broken(invariant, what)
-
-
-async def all_of(clients: list[asyncio.Task[None]]) -> None:
-    """Wait until every client has finished."""
-    await asyncio.gather(*clients)

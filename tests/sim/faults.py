@@ -17,7 +17,7 @@ from tests.sim.loop import sleep
 from tests.sim.plan import DATA
 
 if TYPE_CHECKING:
-    from tests.sim.machine import Machine
+    from tests.sim.machine import Life, Machine
     from tests.sim.world import World
 
 
@@ -52,6 +52,8 @@ class Faults:
         world, random = self._world, self._random
         self._conditions()
         kinds = [kind for kind in world.plan.faults if kind in self._kinds]
+        if "short reigns" in world.plan.faults:
+            world.checks.on_leader = self._end_reign
         while kinds:
             await sleep(random.expovariate(1 / world.plan.every_s))
             if world.loop.time() >= until_s:
@@ -64,6 +66,7 @@ class Faults:
     def calm(self) -> None:
         """Everything is as it should be from now on, and every node that can start does."""
         world = self._world
+        world.checks.on_leader = lambda _: None
         world.network.conditions.calm()
         world.network.heal()
         world.network.forget_old()
@@ -152,15 +155,16 @@ class Faults:
         leaders = [machine.store_id for machine in self._world.machines if self._leads(machine)]
         if not leaders:
             return
-        isolated = self._random.choice(leaders)
-        outgoing_only = self._random.random() < 0.3
+        self._isolate(self._random.choice(leaders), outgoing_only=self._random.random() < 0.3)
+        self._heal_later()
+
+    def _isolate(self, isolated: int, *, outgoing_only: bool) -> None:
         for other in self._world.plan.voters:
             if other != isolated:
                 self._world.network.cut(isolated, other)
                 if not outgoing_only:
                     self._world.network.cut(other, isolated)
-        self._world.trace.count("cut both ways")
-        self._heal_later()
+        self._world.trace.count("cut one way" if outgoing_only else "cut both ways")
 
     def _heal_later(self) -> None:
         if self._random.random() < 0.8:
@@ -193,6 +197,28 @@ class Faults:
         used = len(machine.disk.read(path).rstrip(b"\0"))
         machine.disk.flip_bit(path, self._random.randrange(used * 8))
         world.later(0.5, machine.start)
+
+    def _end_reign(self, life: Life) -> None:
+        """A new leader is gone before it has done much: the way to logs that end differently (the paper, figure 8)."""
+        random = self._random
+        if random.random() < 0.4:
+            return
+        how = random.choice(("kill", "power", "isolate"))
+        back_s = random.choice((0.1, 0.6, 1.5))
+
+        def end() -> None:
+            if life.machine.life is not life:
+                return
+            self._world.fault_count += 1
+            self._world.trace.count("short reign")
+            if how == "isolate":
+                self._isolate(life.store_id, outgoing_only=random.random() < 0.5)
+                self._world.later(back_s, self._world.network.heal)
+            else:
+                life.machine.kill(power=how == "power", silently=random.random() < 0.5)
+                self._world.later(back_s, life.machine.start)
+
+        self._world.later(random.random() ** 2 * 0.06, end)
 
     def _slot(self) -> None:
         machine = self._machine()

@@ -36,6 +36,7 @@ from raftd.storage.errors import DamagedLog, StorageFailed
 from raftd.storage.identity import Identity
 from raftd.storage.log_store import LogStore
 from raftd.storage.recovery import Recovered
+from raftd.storage.segment import parse_segment_name
 from tests.sim.clock import MachineClock
 from tests.sim.disk import SimulatedDisk
 from tests.sim.executor import KINDS, Slots, Supervisor
@@ -90,6 +91,7 @@ class Life:
         self.directory = directory
         self.chain: list[bytes] = []
         """By index: the hash of the log up to there; kept by the checks."""
+        self.first_segment = directory.log.segment_sequence
         self.seen: object = None
         self.seen_commit = 0
         plan = world.plan
@@ -231,6 +233,11 @@ class Life:
             raise Unavailable("this life is over")
         return network.open_pipe(self, server_id)
 
+    def segment_count(self) -> int:
+        """Segments that have their name."""
+        names = self.machine.disk.listdir(f"{DATA}/log")
+        return sum(parse_segment_name(name) is not None for name in names)
+
     def _ended(self, ended: AttemptEnded) -> None:
         self.attach.on_ended(ended)
 
@@ -360,7 +367,10 @@ class Machine:
         self._end(life, silently=silently or power)
         if life.storage.writes:
             self.world.trace.count("write under way at a crash")
+        segments = life.segment_count()
         life.storage.crash(self.disk, self.random)
+        if life.segment_count() > max(segments, life.directory.log.segment_sequence):
+            self.world.trace.count("interrupted roll")
         if power:
             self._power_off()
         else:
@@ -409,6 +419,8 @@ class Machine:
 
     def _end(self, life: Life, *, silently: bool) -> None:
         self.life = None
+        rolled = life.directory.log.segment_sequence - life.first_segment
+        self.world.trace.count("segment rolled", rolled)
         life.process.kill()
         self.world.network.down(life, silently=silently)
         self.world.checks.ends(life)

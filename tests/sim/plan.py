@@ -34,6 +34,7 @@ FAULTS = (
     "power",
     "reorder",
     "replay",
+    "short reigns",
     "slot",
     "slow disk",
     "stalled disk",
@@ -51,6 +52,8 @@ class Plan:
         faults: the kinds that happen.
         fault_s: for how long, in simulated seconds.
         every_s: the mean time between two faults.
+        outstanding: requests that a client has under way at once.
+        payload_bytes: of a large task.
     """
 
     seed: int
@@ -60,6 +63,8 @@ class Plan:
     nodes: int = 3
     slots: int = 1
     clients: int = 2
+    outstanding: int = 2
+    payload_bytes: int = 0
     tick_ms: int = 50
     election_ticks: int = 8
     heartbeat_ticks: int = 2
@@ -117,6 +122,8 @@ def plan_of(seed: int) -> Plan:
         nodes=random.choice((1, 3, 3, 3, 3, 3, 5)),
         slots=random.choice((1, 1, 2)),
         clients=random.choice((1, 2, 3)),
+        outstanding=random.choice((1, 2, 5)),
+        payload_bytes=random.choice((0, 1_500, 6_000)),
         election_ticks=random.choice((8, 8, 8, 5)),
         heartbeat_ticks=random.choice((2, 2, 1)),
         pre_vote=random.random() < 0.85,

@@ -45,6 +45,7 @@ EXPECTED = (
     "run timeout",
     "same id, other request",
     "segment rolled",
+    "short reign",
     "stale token refused",
     "stopped in order",
     "torn tail",
