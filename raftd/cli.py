@@ -67,6 +67,10 @@ def init(
 @app.command()
 def run(
     data_dir: Annotated[Path | None, typer.Option(help="Made by raftd init.")] = None,
+    name: Annotated[str | None, typer.Option(help="Refuse a data directory of another node.")] = None,
+    cluster_id: Annotated[
+        str | None, typer.Option(help="Refuse a data directory of another cluster.")
+    ] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT to serve gRPC on.")] = None,
     advertise: Annotated[
         str | None, typer.Option(help="HOST:PORT under which others reach this node.")

@@ -33,6 +33,8 @@ class Config:
 
     Attributes:
         data_dir: made by ``raftd init``; holds identity, log, blobs and captured output.
+        name: the node that ``data_dir`` must belong to; empty: whichever it says.
+        cluster_id: the cluster that it must belong to; None: whichever it says.
         listen: ``host:port`` that gRPC is served on.
         advertise: ``host:port`` that others reach this node under; empty: the same as ``listen``.
         slots: how many attempts run at once.
@@ -53,6 +55,8 @@ class Config:
     """
 
     data_dir: Path
+    name: str = ""
+    cluster_id: int | None = None
     listen: str = "127.0.0.1:7411"
     advertise: str = ""
     slots: int = 1
@@ -76,6 +80,18 @@ class Config:
     def address(self) -> str:
         """The ``host:port`` that others use."""
         return self.advertise or self.listen
+
+
+def hex_id(source: str, value: Any) -> int:
+    """Read the id of a cluster or a store.
+
+    Raises:
+        ConfigError: it is not 1 to 16 hex digits, or it is 0.
+    """
+    text = _text(source, value)
+    if not re.fullmatch(r"[0-9a-fA-F]{1,16}", text) or not int(text, 16):
+        raise ConfigError(f"{source} {text[:MAX_TEXT_CHARS]!r} is not 1 to 16 hex digits other than 0")
+    return int(text, 16)
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -188,6 +204,8 @@ def _pairs(name: str, value: Any) -> dict[str, str]:
 
 _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "data_dir": _path,
+    "name": _text,
+    "cluster_id": hex_id,
     "listen": _text,
     "advertise": _text,
     "slots": _integer(1, 1024),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raftd.codec.genesis import encode_genesis
-from raftd.config import fixed_address, parsed
+from raftd.config import fixed_address, hex_id, parsed
 from raftd.errors import ConfigError
 from raftd.raft.types import Entry, EntryType, HardState
 from raftd.scheduler.model import Genesis, Member
@@ -39,9 +39,7 @@ def found(data_dir: Path, name: str, cluster_id: str, members: Sequence[str], se
         StorageError: the directory is in use, or the disk failed.
     """
     segment_bytes = parsed("segment_bytes", "--segment-bytes", segment_bytes)
-    genesis = Genesis(
-        _number(cluster_id, "cluster id"), FIRST_EPOCH, tuple(_member(word) for word in members)
-    )
+    genesis = Genesis(hex_id("cluster id", cluster_id), FIRST_EPOCH, tuple(_member(word) for word in members))
     _check(genesis)
     mine = next((member for member in genesis.members if member.name == name), None)
     if mine is None:
@@ -57,18 +55,12 @@ def found(data_dir: Path, name: str, cluster_id: str, members: Sequence[str], se
     )
 
 
-def _number(text: str, what: str) -> int:
-    if not re.fullmatch(r"[0-9a-fA-F]{1,16}", text) or not int(text, 16):
-        raise ConfigError(f"{what} {text!r} is not 1 to 16 hex digits other than 0")
-    return int(text, 16)
-
-
 def _member(word: str) -> Member:
     match = _MEMBER.fullmatch(word)
     if match is None:
         raise ConfigError(f"--member {word!r} is not of the form NAME=STORE_ID@HOST:PORT")
     fixed_address(f"--member {match['name']}", match["address"])
-    return Member(match["name"], _number(match["store"], "store id"), match["address"], voter=True)
+    return Member(match["name"], hex_id("store id", match["store"]), match["address"], voter=True)
 
 
 def _check(genesis: Genesis) -> None:

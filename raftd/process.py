@@ -37,7 +37,12 @@ def serve(config: Config) -> int:
         RaftdError: it could not be started.
     """
     _start_logging(config)
-    directory = DataDirectory.open(str(config.data_dir), segment_bytes=config.segment_bytes)
+    directory = DataDirectory.open(
+        str(config.data_dir),
+        name=config.name or None,
+        cluster_id=config.cluster_id,
+        segment_bytes=config.segment_bytes,
+    )
     if (torn := directory.recovered.torn_tail) is not None:
         log.warning(
             "the log ended in a write that a crash interrupted; it was never acknowledged and is cut: %s",

@@ -136,6 +136,7 @@ def test_a_directory_that_cannot_be_made_exits_3(raftd: Raftd, tmp_path: Path) -
         ("run", "--data-dir", "d", "--slots", "many"),
         ("run", "--data-dir", "d", "--listen", "0.0.0.0:7411"),
         ("run", "--data-dir", "d", "--no-such-flag"),
+        ("run", "--data-dir", "d", "--cluster-id", "x"),
         ("run", "--data-dir", "d", "--config", "none.toml"),
         ("run", "--data-dir", "d", "--log-file", "no/such/directory/log"),
         ("init",),
@@ -166,6 +167,25 @@ def test_a_directory_in_use_exits_3(raftd: Raftd, tmp_path: Path) -> None:
     directory.close()
     assert code == 3
     assert "error: " in err
+
+
+@pytest.mark.parametrize(
+    ("meant", "said"),
+    [
+        (("--name", "n2"), "belongs to node n1, store 0000000000000001 of cluster 00000000000000c1, not to node n2"),
+        (("--cluster-id", "d2"), "of cluster 00000000000000c1, not to cluster 00000000000000d2"),
+    ],
+)  # fmt: skip
+def test_a_directory_of_another_node_or_cluster_exits_3_and_stays_as_it_was(
+    raftd: Raftd, tmp_path: Path, meant: tuple[str, str], said: str
+) -> None:
+    assert raftd(*init(tmp_path / "data"))[0] == 0
+    code, _, err = raftd("run", "--data-dir", str(tmp_path / "data"), *meant)
+    assert code == 3
+    assert said in err
+    directory = DataDirectory.open(str(tmp_path / "data"), segment_bytes=65536)
+    assert directory.incarnation == 1, "it was not opened before"
+    directory.close()
 
 
 def test_a_damaged_directory_exits_3_and_names_the_file(raftd: Raftd, tmp_path: Path) -> None:

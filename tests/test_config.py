@@ -54,7 +54,7 @@ def test_every_setting_can_come_from_everywhere(tmp_path: Path) -> None:
         "labels": "a=1,b=2", "token_file": "/t", "fault_injection": "yes", "insecure": "on", "tick_ms": "60",
         "heartbeat_ticks": "3", "election_ticks": "9", "segment_bytes": "65536", "slot_nice": "0",
         "stop_grace_ms": "0", "output_limit_bytes": "1024", "log_file": "/l", "log_file_bytes": "4096",
-        "log_level": "error",
+        "log_level": "error", "name": "n1", "cluster_id": "c1",
     }  # fmt: skip
     assert set(text) == set(config._PARSERS)
     by_variable = load({}, {f"RAFTD_{key.upper()}": value for key, value in text.items()}, None)
@@ -63,6 +63,7 @@ def test_every_setting_can_come_from_everywhere(tmp_path: Path) -> None:
     assert load(text, {}, None) == by_variable
     assert by_variable.labels == {"a": "1", "b": "2"}
     assert by_variable.address == "127.0.0.1:2"
+    assert (by_variable.name, by_variable.cluster_id) == ("n1", 0xC1)
 
 
 NUMBERS = {

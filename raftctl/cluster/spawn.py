@@ -91,6 +91,8 @@ class RaftdCommand:
         arguments = [
             "run",
             f"--data-dir={directory.data(node.name)}",
+            f"--name={node.name}",  # so that a directory that was moved here from another node is refused
+            f"--cluster-id={record.cluster_id}",
             f"--listen={node.address}",
             f"--slots={options.slots}",
             f"--token-file={directory.token_file}",

@@ -163,9 +163,25 @@ def test_the_directory_of_another_node_is_refused(cluster: ClusterFactory) -> No
     data.rename(made.directory / "n1" / "kept")
     other.rename(data)
     (made.directory / "n1" / "kept").rename(other)
-    refused = made.run("node", "start", "n1", code=None)
-    assert refused.code != 0
-    assert "error:" in refused.stderr
+    refused = made.run("node", "start", "n1", code=1)
+    assert "n1 ended as it started (exit code 3)" in refused.stderr
+    assert "belongs to node n2" in refused.stderr
+    assert made.nodes()["n1"]["process"] == "down"
+
+
+def test_the_directory_of_another_cluster_is_refused(cluster: ClusterFactory) -> None:
+    made, other = cluster(1), cluster(1, name="other")
+    made.run("cluster", "stop")
+    data = made.directory / "n1" / "data"
+    data.rename(made.directory / "n1" / "kept")
+    other.run("cluster", "stop")
+    (other.directory / "n1" / "data").rename(data)
+    refused = made.run("node", "start", "n1", code=1)
+    assert "n1 ended as it started (exit code 3)" in refused.stderr
+    assert f"not to cluster {made.json('cluster', 'info')['cluster_id']}" in refused.stderr
+    data.rename(other.directory / "n1" / "data")
+    other.run("cluster", "start")
+    assert other.leader() == "n1", "it was not touched"
 
 
 def test_a_directory_that_was_wiped_is_refused(cluster: ClusterFactory) -> None:
