@@ -69,12 +69,19 @@ def encode_message(message: Message) -> pb.PeerMessage:
                     last_log_term=message.last_log_term,
                     pre_vote=message.pre_vote,
                     transfer=message.transfer,
+                    commit=message.commit,
+                    commit_term=message.commit_term,
                 ),
             )
         case RequestVoteReply():
             return pb.PeerMessage(
                 term=message.term,
-                request_vote_reply=pb.RequestVoteReply(granted=message.granted, pre_vote=message.pre_vote),
+                request_vote_reply=pb.RequestVoteReply(
+                    granted=message.granted,
+                    pre_vote=message.pre_vote,
+                    commit=message.commit,
+                    commit_term=message.commit_term,
+                ),
             )
 
 
@@ -122,10 +129,20 @@ def decode_message(message: pb.PeerMessage, sender: NodeId, receiver: NodeId) ->
             vote.last_log_term,
             vote.pre_vote,
             vote.transfer,
+            vote.commit,
+            vote.commit_term,
         )
     if kind == "request_vote_reply":
         answer = message.request_vote_reply
-        return RequestVoteReply(sender, receiver, message.term, answer.granted, answer.pre_vote)
+        return RequestVoteReply(
+            sender,
+            receiver,
+            message.term,
+            answer.granted,
+            answer.pre_vote,
+            answer.commit,
+            answer.commit_term,
+        )
     raise UnknownFormat(
         f"a peer sent the message {kind or 'of an unknown kind'}, which this version does not know"
     )

@@ -27,11 +27,17 @@ class _EntryTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EntryType.V
     DESCRIPTOR: _descriptor.EnumDescriptor
     ENTRY_TYPE_NORMAL: _EntryType.ValueType  # 0
     ENTRY_TYPE_CONFIGURATION: _EntryType.ValueType  # 1
+    """the members as a whole"""
+    ENTRY_TYPE_CONF_CHANGE: _EntryType.ValueType  # 2
+    """a change of the members; without data it leaves the joint configuration"""
 
 class EntryType(_EntryType, metaclass=_EntryTypeEnumTypeWrapper): ...
 
 ENTRY_TYPE_NORMAL: EntryType.ValueType  # 0
 ENTRY_TYPE_CONFIGURATION: EntryType.ValueType  # 1
+"""the members as a whole"""
+ENTRY_TYPE_CONF_CHANGE: EntryType.ValueType  # 2
+"""a change of the members; without data it leaves the joint configuration"""
 Global___EntryType: _TypeAlias = EntryType  # noqa: Y015
 
 @_typing.final
@@ -194,12 +200,17 @@ class RequestVote(_message.Message):
     LAST_LOG_TERM_FIELD_NUMBER: _builtins.int
     PRE_VOTE_FIELD_NUMBER: _builtins.int
     TRANSFER_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    COMMIT_TERM_FIELD_NUMBER: _builtins.int
     last_log_index: _builtins.int
     last_log_term: _builtins.int
     pre_vote: _builtins.bool
     """thesis §9.6: asks without moving any term"""
     transfer: _builtins.bool
     """thesis §3.10: the leader asked for this election, so its lease does not stand in the way"""
+    commit: _builtins.int
+    """an entry that the sender knows to be committed, and its term"""
+    commit_term: _builtins.int
     def __init__(
         self,
         *,
@@ -207,10 +218,12 @@ class RequestVote(_message.Message):
         last_log_term: _builtins.int = ...,
         pre_vote: _builtins.bool = ...,
         transfer: _builtins.bool = ...,
+        commit: _builtins.int = ...,
+        commit_term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_log_index", b"last_log_index", "last_log_term", b"last_log_term", "pre_vote", b"pre_vote", "transfer", b"transfer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "commit_term", b"commit_term", "last_log_index", b"last_log_index", "last_log_term", b"last_log_term", "pre_vote", b"pre_vote", "transfer", b"transfer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -222,17 +235,24 @@ class RequestVoteReply(_message.Message):
 
     GRANTED_FIELD_NUMBER: _builtins.int
     PRE_VOTE_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    COMMIT_TERM_FIELD_NUMBER: _builtins.int
     granted: _builtins.bool
     pre_vote: _builtins.bool
+    commit: _builtins.int
+    """in a refusal: an entry of the asker's that the voter knows to be committed, and its term"""
+    commit_term: _builtins.int
     def __init__(
         self,
         *,
         granted: _builtins.bool = ...,
         pre_vote: _builtins.bool = ...,
+        commit: _builtins.int = ...,
+        commit_term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted", b"granted", "pre_vote", b"pre_vote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "commit_term", b"commit_term", "granted", b"granted", "pre_vote", b"pre_vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

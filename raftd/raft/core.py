@@ -38,8 +38,10 @@ def step(state: RaftState, message: Message) -> None:
             if state.role is Role.LEADER:
                 leader.handle_append_reply(state, message)
         case RequestVote():
+            election.learn_commit(state, message)
             election.handle_request_vote(state, message)
         case RequestVoteReply():
+            election.learn_commit(state, message)
             election.handle_vote_reply(state, message)
 
 
@@ -68,9 +70,13 @@ def _is_well_formed(message: Message) -> bool:
             )
         case RequestVote():
             # No candidate has an entry of the term it stands for, nor a term without an index.
-            return 0 <= message.last_log_term < message.term and 0 <= message.last_log_index <= MAX_TERM
+            return (
+                0 <= message.last_log_term < message.term
+                and 0 <= message.last_log_index <= MAX_TERM
+                and min(message.commit, message.commit_term) >= 0
+            )
         case RequestVoteReply():
-            return True
+            return min(message.commit, message.commit_term) >= 0
 
 
 def _is_well_formed_append(message: AppendEntries) -> bool:

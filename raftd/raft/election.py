@@ -71,6 +71,8 @@ def _request_votes(state: RaftState, term: int, *, pre_vote: bool) -> None:
                     last_log_index=log.last_index,
                     last_log_term=log.last_term,
                     pre_vote=pre_vote,
+                    commit=log.commit,
+                    commit_term=log.term(log.commit) or 0,
                 )
             )
 
@@ -90,6 +92,8 @@ def handle_request_vote(state: RaftState, message: RequestVote) -> None:
         or (message.pre_vote and message.term > state.term)
     )
     granted = may_vote and state.log.is_up_to_date(message.last_log_index, message.last_log_term)
+    shared = 0 if granted else min(message.last_log_index, state.log.commit)
+    shared_term = state.log.term(shared)
     if granted and not message.pre_vote and state.vote != message.sender:
         state.vote = message.sender
         # Also ends an own pre-candidacy: who has helped another to be elected must not go on to disturb it.
@@ -103,8 +107,23 @@ def handle_request_vote(state: RaftState, message: RequestVote) -> None:
             term=message.term if granted else state.term,
             granted=granted,
             pre_vote=message.pre_vote,
+            commit=shared if shared_term else 0,
+            commit_term=shared_term or 0,
         )
     )
+
+
+def learn_commit(state: RaftState, message: RequestVote | RequestVoteReply) -> None:
+    """Whoever knows that an entry is committed may say so, and who has the same entry may believe it.
+
+    Without this, some would wait for ever for a leader to tell them that a change is committed: its voters do not win,
+    by the configuration before it, and whoever knows of it is no voter any more and does not stand.
+    """
+    log = state.log
+    learned = log.matches(message.commit, message.commit_term) and log.commit_to(message.commit)
+    campaigns = state.role in (Role.PRE_CANDIDATE, Role.CANDIDATE)
+    if learned and campaigns and log.has_unapplied_configuration():
+        state.become_follower(state.term, NO_NODE, "learned of a change")
 
 
 def handle_vote_reply(state: RaftState, message: RequestVoteReply) -> None:

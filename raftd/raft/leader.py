@@ -34,6 +34,8 @@ def become_leader(state: RaftState) -> None:
     state.quota.clear()
     state.tracker.votes.clear()
     state.tracker.reset_progress(state.log.last_index)
+    # What it inherits may have a change in it: suppose so.
+    state.pending_change = state.log.last_index
     own = state.tracker.progress.get(state.id)
     if own is not None:
         own.acknowledge(state.log.durable_index)
@@ -43,6 +45,12 @@ def become_leader(state: RaftState) -> None:
 
 def propose(state: RaftState, datas: Sequence[bytes]) -> Proposed:
     """Append entries to the own log. They are sent when the next Ready is made, together with what else came up."""
+    check_proposal(state, datas)
+    return append_proposal(state, datas)
+
+
+def check_proposal(state: RaftState, datas: Sequence[bytes]) -> None:
+    """Raise unless there is room for them."""
     limit = state.config.max_entry_bytes
     total = 0
     for data in datas:
@@ -52,16 +60,22 @@ def propose(state: RaftState, datas: Sequence[bytes]) -> Proposed:
     quota = state.quota
     if not quota.accepts(total):
         raise UncommittedLimit(quota.bytes, quota.limit_bytes)
+
+
+def append_proposal(
+    state: RaftState, datas: Sequence[bytes], type_: EntryType = EntryType.NORMAL
+) -> Proposed:
+    """Append what was found to have room."""
     first = state.log.last_index + 1
-    _append(state, datas)
+    _append(state, datas, type_)
     last = state.log.last_index
-    quota.add(last, total)
+    state.quota.add(last, sum(map(len, datas)))
     return Proposed(state.term, first, last)
 
 
-def _append(state: RaftState, datas: Sequence[bytes]) -> None:
+def _append(state: RaftState, datas: Sequence[bytes], type_: EntryType = EntryType.NORMAL) -> None:
     first, term = state.log.last_index + 1, state.term
-    state.log.append([Entry(term, first + i, EntryType.NORMAL, data) for i, data in enumerate(datas)])
+    state.log.append([Entry(term, first + i, type_, data) for i, data in enumerate(datas)])
     state.flush_wanted = True
 
 
@@ -110,7 +124,7 @@ def _send_heartbeat(state: RaftState, node: NodeId, progress: Progress) -> None:
 
 def flush(state: RaftState) -> None:
     """Cut the messages for everything that came up since the last Ready: a read round, new entries, a new commit."""
-    if state.reads.waiting and _has_committed_in_term(state):
+    if state.reads.waiting and state.has_committed_in_term():
         _begin_round(state)
     if not state.flush_wanted:
         return
@@ -119,11 +133,6 @@ def flush(state: RaftState) -> None:
     cut: dict[int, Slice] = {}
     for node, progress in state.tracker.peers():
         _replicate(state, node, progress, cut)
-
-
-def _has_committed_in_term(state: RaftState) -> bool:
-    """Before its own no-op commits a new leader may not know of entries that its predecessor committed."""
-    return state.log.term(state.log.commit) == state.term
 
 
 def _begin_round(state: RaftState) -> None:
@@ -186,6 +195,12 @@ def _send_append(state: RaftState, node: NodeId, progress: Progress, cut: dict[i
         progress.inflights.add(last_sent, size)
         progress.next_index = last_sent + 1
     return True
+
+
+def tell_commit(state: RaftState, node: NodeId, progress: Progress) -> None:
+    """Send the commit at once to a follower that keeps up, for it will not be sent anything later."""
+    if progress.state is ProgressState.REPLICATE:
+        _send_append(state, node, progress, {})
 
 
 def handle_append_reply(state: RaftState, message: AppendEntriesReply) -> None:

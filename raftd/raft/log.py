@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from raftd.raft.types import ENTRY_OVERHEAD_BYTES, Entry, EntryType, InvariantViolation
@@ -166,14 +166,31 @@ class Log:
         self.applied = max(self.applied, index)
 
     def has_unapplied_configuration(self) -> bool:
-        """Whether a committed CONFIGURATION entry is not applied yet."""
-        low = self.applied + 1
-        while low <= self.commit:
-            entries, _ = self.slice(low, self.commit + 1, _SCAN_BYTES)
-            if any(entry.type is EntryType.CONFIGURATION for entry in entries):
-                return True
+        """Whether a committed CONFIGURATION or CONF_CHANGE entry is not applied yet."""
+        return any(
+            entry.type is not EntryType.NORMAL for entry in self._scan(self.applied + 1, self.commit + 1)
+        )
+
+    def commit_changes_but_the_last(self) -> None:
+        """After a restart: commit every CONF_CHANGE that another one follows, and so all before it.
+
+        A leader proposes a change only when it has applied the one before, so where there are two, the first is
+        committed, even if the disk has lost that it is. This node must not go back behind that configuration: those
+        who completed the change may by now be a quorum that has nobody in common with the one before it.
+        """
+        changes = [
+            entry.index
+            for entry in self._scan(self.commit + 1, self.last_index + 1)
+            if entry.type is EntryType.CONF_CHANGE
+        ]
+        if len(changes) > 1:
+            self.commit_to(changes[-2])
+
+    def _scan(self, low: int, high: int) -> Iterator[Entry]:
+        while low < high:
+            entries, _ = self.slice(low, high, _SCAN_BYTES)
+            yield from entries
             low += len(entries)
-        return False
 
 
 _SCAN_BYTES = 1024 * 1024

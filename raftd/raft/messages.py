@@ -16,6 +16,8 @@ class RequestVote:
 
     ``term`` is the term campaigned for; with ``pre_vote`` it is one above the sender's own, which does not move
     (thesis §9.6). ``transfer`` marks a campaign that the old leader asked for: it overrides that leader's lease.
+    ``commit`` is an index that the sender knows to be committed, ``commit_term`` its term. Who has that entry learns
+    so, and with it of a change of the membership, perhaps from the only one who knows (docs/decisions/0009).
     """
 
     sender: NodeId
@@ -25,17 +27,24 @@ class RequestVote:
     last_log_term: int
     pre_vote: bool = False
     transfer: bool = False
+    commit: int = 0
+    commit_term: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RequestVoteReply:
-    """``term`` is the voter's own, except that a granted pre-vote carries the term that was asked for."""
+    """``term`` is the voter's own, except that a granted pre-vote carries the term that was asked for.
+
+    A refusal says in ``commit`` and ``commit_term`` what the voter knows to be committed of the asker's log.
+    """
 
     sender: NodeId
     receiver: NodeId
     term: int
     granted: bool
     pre_vote: bool = False
+    commit: int = 0
+    commit_term: int = 0
 
 
 @dataclass(frozen=True, slots=True)

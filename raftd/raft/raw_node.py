@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from raftd.raft import core, election, leader
+from raftd.raft import core, election, leader, reconfiguration
 from raftd.raft.log import LogReader
+from raftd.raft.membership import ConfChange
 from raftd.raft.messages import Message
 from raftd.raft.progress import ProgressState
 from raftd.raft.ready import ProgressStatus, Ready, Status
@@ -30,7 +31,7 @@ from raftd.raft.types import (
 
 
 class RawNode:
-    """One consensus participant, started from its hard state, its configuration and its log.
+    """One consensus participant, started from its hard state, its log, and the configuration as of ``applied``.
 
     Raises :class:`InvariantViolation` when the log is shorter than the hard state's commit (acknowledged entries
     are missing) or when ``applied`` is not within the log.
@@ -67,7 +68,7 @@ class RawNode:
 
     def campaign(self) -> None:
         """Stand for election now. Nothing happens on a leader, on a node that may not vote, or while a committed
-        CONFIGURATION entry is not applied."""
+        CONFIGURATION or CONF_CHANGE entry is not applied."""
         election.campaign(self.state)
 
     def propose(self, data: bytes) -> Proposed:
@@ -80,6 +81,30 @@ class RawNode:
         if not datas:
             raise ValueError("a batch of no proposals")
         return leader.propose(self.state, datas)
+
+    def propose_conf_change(self, change: ConfChange, data: bytes) -> Proposed:
+        """Append a CONF_CHANGE entry with that data, which tells every host what to apply.
+
+        While another change is pending, or before this leader has committed an entry of its own term, an empty NORMAL
+        entry is appended in its place: who proposed has failed unless a CONF_CHANGE is applied at that index and term.
+
+        Raises as :meth:`propose`, and InvalidConfChange where the change makes no sense; ValueError without data.
+        """
+        self._require_leader()
+        return reconfiguration.propose(self.state, change, data)
+
+    def apply_conf_change(self, change: ConfChange) -> Configuration:
+        """The host applies a CONF_CHANGE entry (one without data is LEAVE_JOINT): it takes effect now, before
+        :meth:`applied` is called for it. Answers the configuration in force from now on.
+
+        Raises InvariantViolation for a change that no leader could have proposed.
+        """
+        return reconfiguration.apply(self.state, change)
+
+    def apply_configuration(self, configuration: Configuration) -> None:
+        """The host applies a CONFIGURATION entry that says something else than what this node was started with, as
+        where it joins and learns only now whom the cluster was founded with."""
+        reconfiguration.install(self.state, configuration)
 
     def read_index(self, context: ReadContext) -> None:
         """Ask for a linearizable read (thesis §6.4); answered in ``read_states`` or ``reads_dropped`` of a later
@@ -169,6 +194,7 @@ class RawNode:
     def applied(self, index: int) -> None:
         """Committed entries up to the index are applied. Raises InvariantViolation beyond what was handed out."""
         self.state.log.applied_to(index)
+        reconfiguration.leave_joint(self.state)
 
     def status(self) -> Status:
         """A snapshot for people and metrics."""

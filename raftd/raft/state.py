@@ -27,8 +27,8 @@ class RaftState:
 
     __slots__ = (
         "config", "durability", "election_elapsed", "election_timeout", "flush_wanted", "heartbeat_elapsed", "held",
-        "id", "leader", "log", "messages", "on_transition", "quota", "reads", "role", "round", "term", "ticks",
-        "tracker", "vote",
+        "id", "leader", "log", "messages", "on_transition", "pending_change", "quota", "reads", "role", "round",
+        "term", "ticks", "tracker", "vote",
     )  # fmt: skip
 
     def __init__(
@@ -43,14 +43,17 @@ class RaftState:
         self.config = config
         self.id = config.id
         self.log = Log(reader, hard_state.commit, applied)
+        self.log.commit_changes_but_the_last()
         self.tracker = Tracker(config, configuration)
         self.durability = Durability(hard_state)
         self.reads = ReadOnly()
         self.quota = UncommittedQuota(config.max_uncommitted_bytes)
         self.on_transition = on_transition
 
-        self.term = hard_state.term
-        self.vote = hard_state.vote
+        # A write may be torn between the entries and the hard state that came with them. Of the entries' term nothing
+        # was said yet, so nothing was promised in it; to fall behind it would leave a log that nobody votes for.
+        self.term = max(hard_state.term, self.log.last_term)
+        self.vote: NodeId = hard_state.vote if self.term == hard_state.term else NO_NODE
         self.role = Role.FOLLOWER
         self.leader: NodeId = NO_NODE
 
@@ -62,6 +65,8 @@ class RaftState:
         self.election_timeout = 0
         self.round = 0
         """The current read round of this leader's term."""
+        self.pending_change = 0
+        """On a leader: no entry above this index is a CONF_CHANGE. Another may be proposed once it is applied."""
         self.flush_wanted = False
         """A leader has something that followers may not know yet."""
 
@@ -79,6 +84,10 @@ class RaftState:
     def hard_state(self) -> HardState:
         """What must survive a crash, as it is in memory."""
         return HardState(self.term, self.vote, self.log.commit)
+
+    def has_committed_in_term(self) -> bool:
+        """Before its own no-op commits a new leader may not know of entries that its predecessor committed."""
+        return self.log.term(self.log.commit) == self.term
 
     def reset_election_timer(self) -> None:
         """Count afresh towards a newly drawn timeout of ET..2ET-1 ticks."""

@@ -21,15 +21,28 @@ class Tracker:
 
     def reset_progress(self, last_index: int) -> None:
         """A new leader knows nothing of anybody: probe everyone just behind the log's end."""
-        config = self._config
-        self.progress = {
-            node: Progress(
-                last_index + 1,
-                Inflights(config.max_inflight_messages, config.max_inflight_bytes),
-                is_learner=not self.configuration.is_voter(node),
-            )
-            for node in self.configuration.members()
-        }
+        self.progress = {node: self._unknown(node, last_index) for node in self.configuration.members()}
+
+    def reconfigure(self, configuration: Configuration, last_index: int, *, leads: bool) -> None:
+        """Another configuration is in force; who stays keeps the progress."""
+        self.configuration = configuration
+        if not leads:
+            return
+        known = self.progress
+        self.progress = {}
+        for node in configuration.members():
+            # A newcomer's first probe carries the last entry, so that it need not wait for a heartbeat.
+            progress = self.progress[node] = known.get(node) or self._unknown(node, last_index - 1)
+            progress.is_learner = not configuration.is_voter(node)
+            # It could not answer yet: its silence must not end this leadership at the next check of the quorum.
+            progress.recent_active |= node not in known
+
+    def _unknown(self, node: NodeId, last_index: int) -> Progress:
+        return Progress(
+            last_index + 1,
+            Inflights(self._config.max_inflight_messages, self._config.max_inflight_bytes),
+            is_learner=not self.configuration.is_voter(node),
+        )
 
     def peers(self) -> list[tuple[NodeId, Progress]]:
         """Everyone but this node, in order of their ids."""

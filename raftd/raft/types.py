@@ -28,10 +28,16 @@ MAX_TERM = 2**63 - 1
 
 
 class EntryType(enum.IntEnum):
-    """What an entry's data means to the host; the core only ever looks at whether it is a CONFIGURATION."""
+    """What an entry's data means to the host. The core never reads the data, but it looks at the type.
+
+    CONFIGURATION: the members as a whole, as a cluster is founded with; the host calls ``apply_configuration``.
+    CONF_CHANGE: a change of the members; the host calls ``apply_conf_change``. Without data it leaves the joint
+    configuration.
+    """
 
     NORMAL = 0
     CONFIGURATION = 1
+    CONF_CHANGE = 2
 
 
 class Role(enum.StrEnum):

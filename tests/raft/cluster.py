@@ -4,11 +4,12 @@ Used by scenarios in its orderly form (`settle` delivers everything in order) an
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
 from random import Random
 from typing import Any
 
 from raftd.raft.messages import Message
-from raftd.raft.types import Configuration, Entry, HardState, NodeId, ReadContext, Role
+from raftd.raft.types import Configuration, Entry, HardState, NodeId, Proposed, ReadContext, Role
 from tests.raft.oracle import Oracle
 from tests.raft.peer import Peer
 
@@ -28,30 +29,32 @@ class Cluster:
         seed: int | None = None,
         **settings: Any,
     ) -> None:
-        configuration = Configuration(tuple(range(1, voters + 1)), tuple(learners))
+        self.founded = configuration = Configuration(tuple(range(1, voters + 1)), tuple(learners))
+        self.seed = seed
+        self.settings = settings
         self.network: list[Message] = []
         self.cuts: set[tuple[NodeId, NodeId]] = set()
         self.is_lost: Callable[[Message], bool] = lambda message: False
         self.peers: dict[NodeId, Peer] = {}
         self.oracle = Oracle(self.peers)
         for node in configuration.members():
-            # Without a seed node n times out after ET + n - 1 ticks: 1 first, and no two together.
-            jitter = (
-                (lambda n, node=node: (node - 1) % n) if seed is None else Random(f"{seed}/{node}").randrange
-            )
-            peer = Peer(
-                node,
-                configuration,
-                log=(logs or {}).get(node, ()),
-                hard_state=(hard_states or {}).get(node),
-                jitter=jitter,
-                **settings,
-            )
-            peer.on_ready = self.oracle.on_ready
-            peer.on_transition = self.oracle.on_transition
-            peer.on_message = self._send
-            self.peers[node] = peer
-            self.oracle.started(peer)
+            self.add(node, (logs or {}).get(node, ()), (hard_states or {}).get(node))
+
+    def add(self, node: NodeId, log: Iterable[Entry] = (), hard_state: HardState | None = None) -> Peer:
+        """Start a node; one that is not a member waits to be made one."""
+        seed = self.seed
+        # Without a seed node n times out after ET + n - 1 ticks: 1 first, and no two together.
+        jitter = (lambda n: (node - 1) % n) if seed is None else Random(f"{seed}/{node}").randrange
+        peer = Peer(node, self.founded, log=log, hard_state=hard_state, jitter=jitter, **self.settings)
+        peer.on_ready = self.oracle.on_ready
+        peer.on_apply = self.oracle.on_apply
+        peer.on_changed = self.oracle.on_changed
+        peer.on_moved = self.oracle.look
+        peer.on_transition = self.oracle.on_transition
+        peer.on_message = self._send
+        self.peers[node] = peer
+        self.oracle.started(peer)
+        return peer
 
     def __getitem__(self, node: NodeId) -> Peer:
         return self.peers[node]
@@ -102,6 +105,12 @@ class Cluster:
         self[node].propose(*datas)
         self.settle()
 
+    def change(self, node: NodeId, *changes: str) -> Proposed:
+        """The node proposes a change of the membership ("+4", "~4", "-1"); everything settles."""
+        proposed = self[node].change(*changes)
+        self.settle()
+        return proposed
+
     def read(self, node: NodeId, context: ReadContext) -> None:
         """Ask for a read; the oracle checks that its answer covers everything committed by now."""
         self[node].raw.read_index(context)
@@ -145,13 +154,21 @@ class Cluster:
     def terms(self) -> dict[NodeId, int]:
         return {node: peer.term for node, peer in self.peers.items()}
 
-    def logs_agree(self) -> bool:
-        """Whether everyone up has the same log, all of it committed."""
-        logs = [peer.terms for peer in self._up()]
-        return all(log == logs[0] for log in logs) and {peer.commit for peer in self._up()} == {len(logs[0])}
+    def logs_agree(self, nodes: Iterable[NodeId] | None = None) -> bool:
+        """Whether everyone up (or each of these) has the same log, all of it committed."""
+        peers = self._up() if nodes is None else [self[node] for node in nodes]
+        logs = [peer.terms for peer in peers]
+        return all(log == logs[0] for log in logs) and {peer.commit for peer in peers} == {len(logs[0])}
 
     def __repr__(self) -> str:
         return "; ".join(
-            f"{peer.id}{'' if peer.is_up else ' (down)'} {peer.role} t{peer.term} commit {peer.commit} of {peer.terms}"
+            f"{peer.id}{'' if peer.is_up else ' (down)'} {peer.role} t{peer.term} commit {peer.commit} of "
+            f"{_in_runs(peer.terms)} {peer.configuration}"
             for peer in self.peers.values()
         )
+
+
+def _in_runs(terms: Iterable[int]) -> str:
+    """[1x20, 2, 5x3]: what a log of these terms is easily read as."""
+    runs = [(term, len(list(run))) for term, run in groupby(terms)]
+    return "[" + ", ".join(f"{term}x{count}" if count > 1 else str(term) for term, count in runs) + "]"

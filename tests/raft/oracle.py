@@ -9,7 +9,8 @@ from typing import NamedTuple
 from raftd.raft.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
 from raftd.raft.quorum import has_quorum
 from raftd.raft.ready import Ready, Transition
-from raftd.raft.types import Entry, NodeId, ReadContext, Role
+from raftd.raft.types import Configuration, Entry, EntryType, NodeId, ReadContext, Role
+from tests.raft.changes import decode_change, expected
 from tests.raft.peer import Peer
 
 
@@ -35,6 +36,10 @@ class Oracle:
         self._committed: dict[int, tuple[int, int]] = {}
         """Term of a leader -> the highest (index, term of the entry) that it committed."""
         self._commits: dict[NodeId, int] = {}
+        self._changes: dict[NodeId, list[int]] = {}
+        """Where each node's log has a CONF_CHANGE."""
+        self._configurations: dict[int, Configuration] = {}
+        """The configuration in which each CONF_CHANGE was applied, by its index."""
         self._reads: dict[tuple[NodeId, ReadContext], int] = {}
         self._said_terms: dict[NodeId, int] = {}
         self.seen = dict.fromkeys(
@@ -44,6 +49,8 @@ class Oracle:
                 "long tail truncated",
                 "tail in flight truncated",
                 "old term committed",
+                "change truncated",
+                "joint",
             ),
             0,
         )
@@ -52,6 +59,7 @@ class Oracle:
     def started(self, peer: Peer) -> None:
         """A new life began: what was said must still be known."""
         self._logs[peer.id] = []
+        self._changes[peer.id] = []
         self._commits[peer.id] = 0
         self._extend(peer.id, peer.disk.entries.held)
         durable = peer.disk.hard_state.term
@@ -68,12 +76,10 @@ class Oracle:
             self.seen["tail in flight truncated"] += 1
         self._extend(peer.id, ready.entries)
         self.look(peer)
-        for entry in ready.committed_entries:
-            content = (entry.term, entry.data)
-            known = self._applied.setdefault(entry.index, content)
-            assert known == content, (
-                f"SameApply: {peer.id} applies {content} at {entry.index}, another {known}"
-            )
+        changes = self._changes[peer.id]
+        assert len(changes) < 2 or peer.commit >= changes[-2], (
+            f"OneChange: {peer.id} has changes at {changes} and has committed only {peer.commit}"
+        )
         for read in ready.read_states:
             floor = self._reads.pop((peer.id, read.context))
             assert read.index >= floor, f"ReadFresh: {read}, but {floor} was committed when it was asked"
@@ -81,6 +87,25 @@ class Oracle:
         for context in ready.reads_dropped:
             del self._reads[peer.id, context]
             self.seen["read dropped"] += 1
+
+    def on_apply(self, peer: Peer, entry: Entry) -> None:
+        """SameApply, and the same configuration everywhere before the same entry."""
+        self.look(peer)
+        content = (entry.term, entry.data)
+        known = self._applied.setdefault(entry.index, content)
+        assert known == content, f"SameApply: {peer.id} applies {content} at {entry.index}, another {known}"
+        if entry.type is EntryType.CONF_CHANGE:
+            configuration = self._configurations.setdefault(entry.index, peer.configuration)
+            assert configuration == peer.configuration, (
+                f"SameApply: before {entry.index} {peer.id} has {peer.configuration}, another {configuration}"
+            )
+
+    def on_changed(self, peer: Peer, entry: Entry) -> None:
+        """A change has led to what it should."""
+        configuration = expected(self._configurations[entry.index], decode_change(entry.data))
+        assert peer.configuration == configuration, f"{peer.id} has {peer.configuration}, not {configuration}"
+        self.seen["joint"] += bool(configuration.outgoing)
+        self.look(peer)
 
     def on_transition(self, peer: Peer, transition: Transition) -> None:
         """Even a leader of one moment must hold everything committed."""
@@ -182,13 +207,18 @@ class Oracle:
 
     def _extend(self, node: NodeId, entries: Iterable[Entry]) -> None:
         """LogMatching: an entry of equal index and term ends an equal log."""
-        log = self._logs[node]
+        log, changes = self._logs[node], self._changes[node]
         for entry in entries:
             if entry.index <= len(log):
                 self.seen["long tail truncated"] += len(log) > entry.index
                 del log[entry.index - 1 :]
+                while changes and changes[-1] >= entry.index:
+                    changes.pop()
+                    self.seen["change truncated"] += 1
             assert entry.index == len(log) + 1, f"{node} writes a gap: {entry} after {len(log)}"
             chain = hash((log[-1].chain if log else 0, entry.term, entry.index, entry.data))
             known = self._chains.setdefault((entry.index, entry.term), chain)
             assert known == chain, f"LogMatching: {entry} at {node} ends another log than elsewhere"
             log.append(Position(entry.term, chain))
+            if entry.type is EntryType.CONF_CHANGE:
+                changes.append(entry.index)

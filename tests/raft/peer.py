@@ -13,7 +13,18 @@ from raftd.raft import invariants
 from raftd.raft.messages import Message
 from raftd.raft.raw_node import RawNode
 from raftd.raft.ready import Ready, Transition
-from raftd.raft.types import Config, Configuration, Entry, HardState, NodeId, ReadContext, Role
+from raftd.raft.types import (
+    Config,
+    Configuration,
+    Entry,
+    EntryType,
+    HardState,
+    NodeId,
+    Proposed,
+    ReadContext,
+    Role,
+)
+from tests.raft.changes import change_of, decode_change, encode_change
 from tests.raft.memory_log import MemoryLog
 
 
@@ -33,6 +44,10 @@ class Disk:
         else:
             self.unsynced = newest
 
+    def tear(self, ready: Ready) -> None:
+        """The write got as far as the entries."""
+        self.entries.write(ready.entries)
+
 
 Observer = Callable[["Peer", Ready], None]
 
@@ -51,7 +66,8 @@ class Peer:
         **settings: Any,
     ) -> None:
         self.id = node
-        self.configuration = configuration
+        self.founded = configuration
+        """The configuration that the log starts from."""
         self.config = Config(id=node, jitter=jitter, **{"heartbeat_ticks": 1, **settings})
         entries = MemoryLog(list(log))
         last_term = entries.term(entries.last_index)
@@ -59,11 +75,24 @@ class Peer:
         self.sent: list[Message] = []
         self.write_through = True
         """Whether `work` also completes the writes, as a disk that is never slow."""
-        self.on_ready: Observer = lambda peer, ready: None
         self.on_transition: Callable[[Peer, Transition], None] = lambda peer, transition: None
-        self.on_message: Callable[[Peer, Message], None] = lambda peer, message: peer.sent.append(message)
+        self.unwatched()
+        self.apply_through = True
+        """Whether what is committed is applied with the Ready that hands it out, and not only when told."""
         self.lives = 0
         self.start()
+
+    def unwatched(self) -> "Peer":
+        """From here on the test plays the others: an oracle, who knows their disks, must not watch."""
+        self.on_ready: Observer = lambda peer, ready: None
+        self.on_message: Callable[[Peer, Message], None] = lambda peer, message: peer.sent.append(message)
+        self.on_apply: Callable[[Peer, Entry], None] = lambda peer, entry: None
+        """Called before a committed entry is applied."""
+        self.on_changed: Callable[[Peer, Entry], None] = lambda peer, entry: None
+        """Called when a CONF_CHANGE has been applied."""
+        self.on_moved: Callable[[Peer], None] = lambda peer: None
+        """Called when the commit may have moved, before the role can change again."""
+        return self
 
     def start(self) -> None:
         """A new life from the disk; everything else is forgotten."""
@@ -76,13 +105,14 @@ class Peer:
         )
         self.raw = RawNode(
             self.config,
-            self.configuration,
+            self.founded,
             self.disk.hard_state,
             self.visible,
             applied=self.visible.base_index,
             on_transition=lambda transition: self.on_transition(self, transition),
         )
         self.pending: deque[Ready] = deque()
+        self.unapplied: deque[Entry] = deque()
         self.applied: list[Entry] = []
         self.reads: dict[ReadContext, int] = {}
         self.reads_dropped: list[ReadContext] = []
@@ -108,6 +138,10 @@ class Peer:
         return self.raw.state.leader
 
     @property
+    def configuration(self) -> Configuration:
+        return self.raw.state.configuration
+
+    @property
     def commit(self) -> int:
         return self.raw.state.log.commit
 
@@ -121,6 +155,7 @@ class Peer:
         """Step, do the work, and answer what left."""
         for message in messages:
             self.raw.step(message)
+            self.on_moved(self)
         return self.work()
 
     def tick(self, count: int = 1) -> list[Message]:
@@ -142,6 +177,8 @@ class Peer:
     def work(self) -> list[Message]:
         """Take every Ready, and complete the writes if the disk is not slow; answer what left meanwhile."""
         invariants.check(self.raw)
+        if self.apply_through:
+            self.apply(len(self.unapplied))
         while self.raw.has_ready() or (self.write_through and self.pending):
             if self.raw.has_ready():
                 self.take_ready()
@@ -159,12 +196,29 @@ class Peer:
             self.on_message(self, message)
         if ready.entries or ready.hard_state or ready.messages_after_persist:
             self.pending.append(ready)
-        if ready.committed_entries:
-            self.applied += ready.committed_entries
-            self.raw.applied(self.applied[-1].index)
+        self.unapplied += ready.committed_entries
+        if self.apply_through:
+            self.apply(len(self.unapplied))
         self.reads.update({state.context: state.index for state in ready.read_states})
         self.reads_dropped += ready.reads_dropped
         return ready
+
+    def apply(self, count: int = 1) -> None:
+        """Apply so many of the committed entries that were handed out."""
+        for _ in range(min(count, len(self.unapplied))):
+            entry = self.unapplied.popleft()
+            self.on_apply(self, entry)
+            self.applied.append(entry)
+            if entry.type is EntryType.CONF_CHANGE:
+                self.raw.apply_conf_change(decode_change(entry.data))
+                self.on_changed(self, entry)
+        if self.applied:
+            self.raw.applied(self.applied[-1].index)
+
+    def change(self, *changes: str) -> Proposed:
+        """Propose a change of the membership, as `change_of` spells it."""
+        change = change_of(*changes)
+        return self.raw.propose_conf_change(change, encode_change(change))
 
     def persist(self) -> None:
         """The oldest write completes."""
@@ -175,3 +229,4 @@ class Peer:
             self.on_message(self, message)
         self.raw.persisted(ready.number)
         invariants.check(self.raw)
+        self.on_moved(self)

@@ -25,6 +25,7 @@ FAULTS = (
     "unreachable",
     "stall",
     "campaign",
+    "slow apply",
 )
 REPLAY_COUNT = 50
 NETWORK_LIMIT = 400
@@ -33,12 +34,16 @@ HEAL_PROBABILITY = 0.25
 
 
 class Soak:
-    """One run. A seed draws the size, the settings and a subset of the faults (swarm testing)."""
+    """One run. A seed draws the size, the settings and a subset of the faults (swarm testing).
 
-    def __init__(self, seed: int) -> None:
+    ``busy`` lets the operator do much more, on small clusters: what is wrong in that shows sooner.
+    """
+
+    def __init__(self, seed: int, *, busy: bool = False) -> None:
         self.random = random = Random(seed)
         self.seed = seed
-        voters = random.choice((1, 2, 3, 3, 3, 4, 5, 5, 5))
+        self.busy = busy
+        voters = random.choice((1, 2, 3) if busy else (1, 2, 3, 3, 3, 4, 5, 5, 5))
         learners = (voters + 1,) if random.random() < 0.25 else ()
         self.cluster = Cluster(
             voters,
@@ -53,6 +58,10 @@ class Soak:
             pre_vote=random.random() < 0.7,
             check_quorum=random.random() < 0.8,
         )
+        self.spares = random.choice((1, 2, 3) if busy else (0, 0, 1, 2, 3))
+        """Nodes that are not members at first. Where there are any, the membership changes now and then."""
+        for node in range(self.spares):
+            self.cluster.add(voters + len(learners) + 1 + node)
         self.faults = {fault for fault in FAULTS if random.random() < 0.5}
         self.slow: set[NodeId] = set()
         """Disks that are, for a while, so slow that elections happen while their writes are under way."""
@@ -70,14 +79,17 @@ class Soak:
 
     def _step(self) -> None:
         kind = self.random.choices(
-            ("tick", "deliver", "work", "persist", "client", "fault"), (14, 40, 20, 20, 8, 1.5)
+            ("tick", "deliver", "work", "persist", "apply", "client", "operator", "fault"),
+            (14, 40, 20, 20, 10, 8, 8 if self.busy else 2, 3 if self.busy else 1.5),
         )[0]
         {
             "tick": self._tick,
             "deliver": self._deliver,
             "work": self._work,
             "persist": self._persist,
+            "apply": self._apply,
             "client": self._client,
+            "operator": self._operator,
             "fault": self._fault,
         }[kind]()
 
@@ -116,6 +128,7 @@ class Soak:
         peer = self.cluster.peers[message.receiver]
         if peer.is_up and (message.sender, message.receiver) not in self.cluster.cuts:
             peer.raw.step(message)
+            self.cluster.oracle.look(peer)
             if isinstance(message, AppendEntries) and not message.entries and not message.heartbeat:
                 self.happened["empty append"] += 1
 
@@ -146,6 +159,26 @@ class Soak:
         except ProposalDropped:
             self.happened["quota"] += 1
 
+    def _apply(self) -> None:
+        for peer in self._up():
+            if not peer.apply_through and self.random.random() < 0.3:
+                peer.apply(self.random.randrange(1, 4))
+
+    def _operator(self) -> None:
+        """Change the membership, or try to."""
+        leaders = self.cluster.leaders()
+        if not leaders or not self.spares:
+            return
+        peer = self.cluster[self.random.choice(leaders)]
+        everybody = sorted(self.cluster.peers)
+        nodes = self.random.sample(everybody, min(len(everybody), self.random.choice((1, 1, 1, 2, 3))))
+        changes = [f"{self.random.choice('++~-')}{node}" for node in nodes]
+        with suppress(ProposalDropped):
+            proposed = peer.change(*changes)
+            self.happened[
+                "change" if peer.raw.state.pending_change == proposed.index else "change refused"
+            ] += 1
+
     def _fault(self) -> None:
         if not self.faults:
             return
@@ -157,6 +190,8 @@ class Soak:
                 self._crash_or_restart()
             case "slow disk" if peer is not None:
                 self.slow ^= {peer.id}
+            case "slow apply" if peer is not None:
+                peer.apply_through ^= True
             case "cut":
                 nodes = sorted(self.cluster.peers)
                 self.cluster.cut(self.random.choice(nodes), self.random.choice(nodes))
@@ -198,8 +233,12 @@ class Soak:
         victims = up if self.random.random() < 0.1 else self.random.sample(up, min(len(up), 1))
         for peer in victims:
             # The disk had some of what was queued, and perhaps told nobody.
-            for ready in list(peer.pending)[: self.random.randrange(len(peer.pending) + 1)]:
+            written = self.random.randrange(len(peer.pending) + 1)
+            for ready in list(peer.pending)[:written]:
                 peer.disk.write(ready)
+            if written < len(peer.pending) and self.random.random() < 0.5:
+                self.happened["torn write"] += bool(peer.pending[written].entries)
+                peer.disk.tear(peer.pending[written])
             peer.crash(keep_unsynced=self.random.random() < 0.5)
 
     def _calm(self) -> None:
@@ -207,29 +246,46 @@ class Soak:
         cluster = self.cluster
         cluster.heal()
         for peer in cluster.peers.values():
-            peer.write_through = True
+            peer.write_through = peer.apply_through = True
             if not peer.is_up:
                 cluster.restart(peer.id)
         cluster.settle()
         for _ in range(10 * 10):
             cluster.tick()
-            leaders = cluster.leaders()
-            if len(leaders) == 1 and cluster.logs_agree():
+            self._stop_strangers()
+            if self._is_healed():
                 break
-        assert len(cluster.leaders()) == 1, f"seed {self.seed} does not heal: {cluster}"
-        assert cluster.logs_agree(), f"seed {self.seed} does not heal: {cluster}"
+        assert self._is_healed(), f"seed {self.seed} does not heal: {cluster}"
         leader: NodeId = cluster.leaders()[0]
         cluster.propose(leader, b"after")
         cluster.read(leader, b"after")
         cluster.tick(2 * 3)
-        assert cluster.logs_agree(), f"seed {self.seed}: {cluster}"
-        assert all(peer.applied[-1].data == b"after" for peer in cluster.peers.values())
+        assert self._is_healed(), f"seed {self.seed}: {cluster}"
+        members = cluster[leader].configuration.members()
+        assert all(cluster[node].applied[-1].data == b"after" for node in members)
         assert b"after" in cluster[leader].reads
 
+    def _is_healed(self) -> bool:
+        """One leads, its members agree with it, and no change is unfinished."""
+        leaders = self.cluster.leaders()
+        if len(leaders) != 1:
+            return False
+        configuration = self.cluster[leaders[0]].configuration
+        return not configuration.outgoing and self.cluster.logs_agree(configuration.members())
 
-def soak(seed: int, steps: int = 3000) -> Counter[str]:
+    def _stop_strangers(self) -> None:
+        """Without pre-votes and leases nothing but their operator keeps removed nodes from disturbing the others."""
+        settings = self.cluster.settings
+        if settings["pre_vote"] and settings["check_quorum"]:
+            return
+        for leader in self.cluster.leaders()[-1:]:
+            for node in self.cluster.peers.keys() - set(self.cluster[leader].configuration.members()):
+                self.cluster.crash(node)
+
+
+def soak(seed: int, steps: int = 3000, *, busy: bool = False) -> Counter[str]:
     """One run from the seed; answers how often the rare things happened."""
-    run = Soak(seed)
+    run = Soak(seed, busy=busy)
     try:
         run.run(steps)
     except Exception as error:

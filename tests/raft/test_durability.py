@@ -206,6 +206,17 @@ def test_what_was_not_synced_is_gone_and_was_never_promised() -> None:
     assert (peer.term, peer.terms) == (0, [])
 
 
+def test_a_write_torn_before_its_hard_state_leaves_a_node_that_can_be_elected() -> None:
+    peer = Peer(1, ONE, log=log_of(1, 5), hard_state=HardState(1, 1, 0))
+    assert (peer.term, peer.raw.state.vote) == (5, 0)
+    peer.campaign()
+    assert (peer.role, peer.term, peer.disk.hard_state.term) == (Role.LEADER, 6, 6)
+    peer = slow(log=log_of(1, 5), hard_state=HardState(1, 1, 0))
+    assert peer.step(RequestVote(2, 1, 5, 2, 4)) == []  # the term must be durable before it is spoken of
+    peer.persist()
+    assert peer.work() == [RequestVoteReply(1, 2, 5, granted=False)]
+
+
 def test_a_log_that_lost_committed_entries_is_refused() -> None:
     with pytest.raises(InvariantViolation, match="committed"):
         Peer(1, THREE, log=log_of(1), hard_state=HardState(1, 0, 2))

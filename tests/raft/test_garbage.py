@@ -18,8 +18,7 @@ ABSURD = (-(2**70), -1, 2**63, 2**64 - 1, 2**70)
 
 def leader() -> Peer:
     cluster = Cluster(3, learners=[4], logs={n: log_of(1, 1) for n in (1, 2, 3)}).elect(1)
-    cluster[1].on_message = lambda peer, message: peer.sent.append(message)
-    return cluster[1]
+    return cluster[1].unwatched()
 
 
 def follower() -> Peer:
@@ -119,8 +118,8 @@ ENTRIES = st.lists(st.builds(Entry, ANY, ANY, st.sampled_from(EntryType), st.jus
 )
 NODE = st.integers(-1, 6)
 MESSAGES = st.one_of(
-    st.builds(RequestVote, NODE, st.just(1), ANY, ANY, ANY, st.booleans(), st.booleans()),
-    st.builds(RequestVoteReply, NODE, st.just(1), ANY, st.booleans(), st.booleans()),
+    st.builds(RequestVote, NODE, st.just(1), ANY, ANY, ANY, st.booleans(), st.booleans(), ANY, ANY),
+    st.builds(RequestVoteReply, NODE, st.just(1), ANY, st.booleans(), st.booleans(), ANY, ANY),
     st.builds(AppendEntries, NODE, st.just(1), ANY, ANY, ANY, ENTRIES, ANY, ANY, st.booleans()),
     st.builds(
         AppendEntriesReply, NODE, st.just(1), ANY, st.booleans(), ANY, ANY, ANY, ANY, ANY, st.booleans()
@@ -132,7 +131,6 @@ MESSAGES = st.one_of(
 @given(st.lists(MESSAGES, max_size=30), st.booleans(), st.sampled_from([Role.LEADER, Role.FOLLOWER]))
 def test_any_garbage_at_all_breaks_nothing(messages: list[Message], slow_disk: bool, role: Role) -> None:
     peer = leader() if role is Role.LEADER else follower()
-    peer.on_ready = lambda peer, ready: None
     peer.write_through = not slow_disk
     term, commit = peer.term, peer.commit
     committed = peer.terms[:commit]
@@ -156,7 +154,6 @@ def test_replies_in_any_order_and_repeated_lead_to_the_same_commit(
     order: list[int], repeats: list[int]
 ) -> None:
     peer = leader()
-    peer.on_ready = lambda peer, ready: None
     start = peer.raw.status().last_index
     for _ in range(3):
         peer.propose(b"x")

@@ -104,11 +104,7 @@ def leader(*terms: int, **settings: Any) -> Peer:
     cluster = Cluster(3, logs={1: log_of(*terms)}, **settings)
     cluster.is_lost = lambda message: isinstance(message, AppendEntries)
     cluster.elect(1)
-    peer = cluster[1]
-    # From here on the test plays the others, so the oracle, who knows their disks, must not watch.
-    peer.on_message = lambda peer, message: peer.sent.append(message)
-    peer.on_ready = lambda peer, ready: None
-    return peer
+    return cluster[1].unwatched()
 
 
 def streaming_leader(**settings: Any) -> Peer:

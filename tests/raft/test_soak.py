@@ -5,18 +5,21 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from raftd.raft import core, election, follower, leader
+from raftd.raft import core, election, follower, leader, reconfiguration, tracker
 from raftd.raft.log import Log
+from raftd.raft.membership import next_configuration
 from raftd.raft.messages import AppendEntries, RequestVote
+from raftd.raft.quorum import committed_index, vote_result
 from raftd.raft.raw_node import RawNode
 from raftd.raft.state import RaftState
 from raftd.raft.tracker import Tracker
-from raftd.raft.types import Entry, InvariantViolation, Role
+from raftd.raft.types import Configuration, Entry, EntryType, InvariantViolation, Role
 from raftd.raft.unstable import Unstable
 from tests.raft.soak import soak
 
@@ -85,8 +88,8 @@ def speaks_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
 def counts_itself_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     append = leader._append
 
-    def append_and_count(state: RaftState, datas: list[bytes]) -> None:
-        append(state, datas)
+    def append_and_count(state: RaftState, datas: Sequence[bytes], *kind: EntryType) -> None:
+        append(state, datas, *kind)
         state.tracker.progress[state.id].acknowledge(state.log.last_index)
 
     patch.setattr(leader, "_append", append_and_count)
@@ -140,7 +143,7 @@ def skips_the_consistency_check(patch: pytest.MonkeyPatch) -> None:
 
 
 def reads_before_its_no_op_commits(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(leader, "_has_committed_in_term", lambda state: True)
+    patch.setattr(RaftState, "has_committed_in_term", lambda self: True)
 
 
 def reads_without_asking_anybody(patch: pytest.MonkeyPatch) -> None:
@@ -190,9 +193,9 @@ def keeps_its_lease_while_it_campaigns(patch: pytest.MonkeyPatch) -> None:
 def brings_no_no_op(patch: pytest.MonkeyPatch) -> None:
     append = leader._append
 
-    def append_unless_empty(state: RaftState, datas: tuple[bytes, ...]) -> None:
-        if datas != (b"",):
-            append(state, datas)
+    def append_unless_empty(state: RaftState, datas: Sequence[bytes], *kind: EntryType) -> None:
+        if kind or tuple(datas) != (b"",):
+            append(state, datas, *kind)
 
     patch.setattr(leader, "_append", append_unless_empty)
 
@@ -209,6 +212,75 @@ def takes_over_a_term(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(election, "_become_candidate", become_candidate)
     patch.setattr("raftd.raft.invariants._broken_in_role", lambda state: [])
 
+
+def changes_while_a_change_is_pending(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reconfiguration, "_may_change", lambda state: not state.configuration.outgoing)
+
+
+def campaigns_before_it_has_applied_a_change(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Log, "has_unapplied_configuration", lambda self: False)
+
+
+def counts_one_majority_in_a_joint_configuration(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        tracker,
+        "committed_index",
+        lambda configuration, acknowledged: committed_index(
+            replace(configuration, outgoing=()), acknowledged
+        ),
+    )
+
+
+def elects_by_one_majority_in_a_joint_configuration(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        tracker,
+        "vote_result",
+        lambda configuration, votes: vote_result(replace(configuration, outgoing=()), votes),
+    )
+
+
+def changes_many_voters_in_one_step(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        reconfiguration,
+        "next_configuration",
+        lambda configuration, what: replace(next_configuration(configuration, what), outgoing=()),
+    )
+
+
+def never_leaves_a_joint_configuration(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reconfiguration, "leave_joint", lambda state: None)
+
+
+def lets_learners_count(patch: pytest.MonkeyPatch) -> None:
+    start = Tracker.reconfigure
+
+    def reconfigure(self: Tracker, configuration: Configuration, last_index: int, *, leads: bool) -> None:
+        learners = (*configuration.voters, *configuration.learners)
+        start(self, Configuration(learners, (), configuration.outgoing), last_index, leads=leads)
+
+    patch.setattr(Tracker, "reconfigure", reconfigure)
+
+
+def leads_on_when_it_is_removed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reconfiguration, "_give_way", lambda state: None)
+
+
+def says_nothing_of_the_commit_to_candidates(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(election, "learn_commit", lambda state, message: None)
+
+
+NEEDS_AN_OPERATOR: list[Patch] = [
+    changes_while_a_change_is_pending,
+    campaigns_before_it_has_applied_a_change,
+    counts_one_majority_in_a_joint_configuration,
+    elects_by_one_majority_in_a_joint_configuration,
+    changes_many_voters_in_one_step,
+    never_leaves_a_joint_configuration,
+    lets_learners_count,
+    leads_on_when_it_is_removed,
+    says_nothing_of_the_commit_to_candidates,
+]
+"""These show soonest where the membership changes all the time."""
 
 MUTANTS: list[Patch] = [
     acknowledges_its_own_last_index,
@@ -231,6 +303,7 @@ MUTANTS: list[Patch] = [
     keeps_its_lease_while_it_campaigns,
     brings_no_no_op,
     takes_over_a_term,
+    *NEEDS_AN_OPERATOR,
 ]
 
 
@@ -239,7 +312,8 @@ def test_each_broken_rule_is_caught(mutant: Patch, monkeypatch: pytest.MonkeyPat
     mutant(monkeypatch)
     for seed in range(RUNS_FOR_MUTANTS):
         try:
-            soak(seed)
+            soak(seed, busy=mutant in NEEDS_AN_OPERATOR)
         except (AssertionError, InvariantViolation):
+            print(f"caught by seed {seed}")
             return
     pytest.fail(f"{RUNS_FOR_MUTANTS} runs did not notice a core that {mutant.__name__}")

@@ -1,0 +1,58 @@
+"""Every message of consensus comes out of the wire as it went in."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raftd.codec.peer import decode_batch, decode_entry, encode_batch, encode_entry, message_bytes
+from raftd.errors import UnknownFormat
+from raftd.pb import consensus_pb2 as pb
+from raftd.raft.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
+from raftd.raft.types import MAX_TERM, Entry, EntryType
+
+NUMBER = st.integers(0, MAX_TERM)
+BOOL = st.booleans()
+STORE = st.integers(1, 2**64 - 1)
+ENTRIES = st.builds(Entry, NUMBER, NUMBER, st.sampled_from(EntryType), st.binary(max_size=30))
+ENDS = (st.just(7), st.just(9))
+MESSAGES: st.SearchStrategy[Message] = st.one_of(
+    st.builds(RequestVote, *ENDS, NUMBER, NUMBER, NUMBER, BOOL, BOOL, NUMBER, NUMBER),
+    st.builds(RequestVoteReply, *ENDS, NUMBER, BOOL, BOOL, NUMBER, NUMBER),
+    st.builds(
+        AppendEntries,
+        *ENDS,
+        NUMBER,
+        NUMBER,
+        NUMBER,
+        st.lists(ENTRIES, max_size=3).map(tuple),
+        NUMBER,
+        NUMBER,
+        BOOL,
+    ),
+    st.builds(AppendEntriesReply, *ENDS, NUMBER, BOOL, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, BOOL),
+)
+
+
+@given(st.lists(MESSAGES, max_size=4))
+def test_a_batch_comes_out_as_it_went_in(messages: list[Message]) -> None:
+    header = pb.PeerHeader(sender_store_id=7, receiver_store_id=9)
+    sent = encode_batch(header, messages).SerializeToString()
+    assert decode_batch(pb.PeerBatch.FromString(sent)) == tuple(messages)
+
+
+@given(MESSAGES)
+def test_a_message_is_about_as_large_as_it_is_taken_to_be(message: Message) -> None:
+    size = encode_batch(pb.PeerHeader(), [message]).ByteSize()
+    assert size <= message_bytes(message) + 64
+
+
+@given(ENTRIES)
+def test_an_entry_comes_out_as_it_went_in(entry: Entry) -> None:
+    assert decode_entry(encode_entry(entry)) == entry
+
+
+def test_what_a_newer_version_says_is_named_and_not_guessed() -> None:
+    with pytest.raises(UnknownFormat, match="type 9"):
+        decode_entry(pb.LogEntry(index=3, type=pb.EntryType.ValueType(9)))
+    with pytest.raises(UnknownFormat, match="unknown kind"):
+        decode_batch(pb.PeerBatch(messages=[pb.PeerMessage(term=1)]))
