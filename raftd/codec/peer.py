@@ -10,7 +10,14 @@ from collections.abc import Sequence
 
 from raftd.errors import UnknownFormat
 from raftd.pb import consensus_pb2 as pb
-from raftd.raft.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
+from raftd.raft.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Message,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+)
 from raftd.raft.types import Entry, EntryType, NodeId
 
 
@@ -83,6 +90,8 @@ def encode_message(message: Message) -> pb.PeerMessage:
                     commit_term=message.commit_term,
                 ),
             )
+        case TimeoutNow():
+            return pb.PeerMessage(term=message.term, timeout_now=pb.TimeoutNow())
 
 
 def decode_message(message: pb.PeerMessage, sender: NodeId, receiver: NodeId) -> Message:
@@ -143,6 +152,8 @@ def decode_message(message: pb.PeerMessage, sender: NodeId, receiver: NodeId) ->
             answer.commit,
             answer.commit_term,
         )
+    if kind == "timeout_now":
+        return TimeoutNow(sender, receiver, message.term)
     raise UnknownFormat(
         f"a peer sent the message {kind or 'of an unknown kind'}, which this version does not know"
     )

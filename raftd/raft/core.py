@@ -8,7 +8,14 @@ Everything that comes from outside passes ``step`` and is judged here first, so 
 from __future__ import annotations
 
 from raftd.raft import election, follower, leader
-from raftd.raft.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
+from raftd.raft.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Message,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+)
 from raftd.raft.state import RaftState
 from raftd.raft.types import MAX_TERM, NO_NODE, Role
 
@@ -43,6 +50,9 @@ def step(state: RaftState, message: Message) -> None:
         case RequestVoteReply():
             election.learn_commit(state, message)
             election.handle_vote_reply(state, message)
+        case TimeoutNow():
+            if state.leader in (NO_NODE, message.sender):
+                election.handle_timeout_now(state)
 
 
 def _is_addressed(state: RaftState, message: Message) -> bool:
@@ -50,7 +60,7 @@ def _is_addressed(state: RaftState, message: Message) -> bool:
     members, for nobody else was asked."""
     if message.receiver != state.id or message.sender == state.id or message.sender <= NO_NODE:
         return False
-    if isinstance(message, AppendEntries | RequestVote):
+    if isinstance(message, AppendEntries | RequestVote | TimeoutNow):
         return True
     configuration = state.configuration
     return configuration.is_voter(message.sender) or message.sender in configuration.learners
@@ -77,6 +87,8 @@ def _is_well_formed(message: Message) -> bool:
             )
         case RequestVoteReply():
             return min(message.commit, message.commit_term) >= 0
+        case TimeoutNow():
+            return True
 
 
 def _is_well_formed_append(message: AppendEntries) -> bool:
@@ -135,7 +147,7 @@ def _enter_term(state: RaftState, message: Message) -> bool:
             return state.role is Role.PRE_CANDIDATE and message.term == state.term + 1
         case _:
             pass
-    from_leader = message.sender if isinstance(message, AppendEntries) else NO_NODE
+    from_leader = message.sender if isinstance(message, AppendEntries | TimeoutNow) else NO_NODE
     state.become_follower(message.term, from_leader, "heard a later term")
     return True
 

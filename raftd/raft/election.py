@@ -18,19 +18,35 @@ def tick(state: RaftState) -> None:
 
 def campaign(state: RaftState) -> None:
     """Stand for election, or first ask whether that would succeed. Nothing happens where the node may not."""
-    # A committed configuration that is not applied yet may have taken this node's vote, or given others theirs.
-    # The timer is left alone then: were it reset, a dead leader's lease would seem to go on.
-    if (
-        state.role is Role.LEADER
-        or not state.configuration.is_voter(state.id)
-        or state.term >= MAX_TERM
-        or state.log.has_unapplied_configuration()
-    ):
+    # The timer is left alone where it may not: were it reset, a dead leader's lease would seem to go on.
+    if not _may_campaign(state):
         return
     if state.config.pre_vote:
         _become_pre_candidate(state)
     else:
         _become_candidate(state)
+
+
+def _may_campaign(state: RaftState) -> bool:
+    return (
+        state.role is not Role.LEADER
+        and state.configuration.is_voter(state.id)
+        and state.term < MAX_TERM
+        # A committed configuration that is not applied yet may have taken this node's vote, or given others theirs.
+        and not state.log.has_unapplied_configuration()
+    )
+
+
+def handle_timeout_now(state: RaftState) -> None:
+    """The leader of this term hands over: stand at once, without asking first (thesis §3.10)."""
+    state.transfer_told = True
+    campaign_if_told(state)
+
+
+def campaign_if_told(state: RaftState) -> None:
+    """Something was applied, perhaps what kept this node from standing when the leader told it to."""
+    if state.transfer_told and _may_campaign(state):
+        _become_candidate(state, transfer=True)
 
 
 def _become_pre_candidate(state: RaftState) -> None:
@@ -46,19 +62,20 @@ def _become_pre_candidate(state: RaftState) -> None:
     _count(state, state.tracker.record_vote(state.id, granted=True))
 
 
-def _become_candidate(state: RaftState) -> None:
+def _become_candidate(state: RaftState, *, transfer: bool = False) -> None:
     state.role = Role.CANDIDATE
     state.leader = NO_NODE
     state.term += 1
     state.vote = state.id
+    state.transfer_told = False
     state.tracker.votes.clear()
     state.reset_election_timer()
     state.trace("stands for election")
     # The own vote is counted by `own_vote_durable`, when it is.
-    _request_votes(state, state.term, pre_vote=False)
+    _request_votes(state, state.term, pre_vote=False, transfer=transfer)
 
 
-def _request_votes(state: RaftState, term: int, *, pre_vote: bool) -> None:
+def _request_votes(state: RaftState, term: int, *, pre_vote: bool, transfer: bool = False) -> None:
     log = state.log
     for node in state.configuration.all_voters():
         if node != state.id:
@@ -71,6 +88,7 @@ def _request_votes(state: RaftState, term: int, *, pre_vote: bool) -> None:
                     last_log_index=log.last_index,
                     last_log_term=log.last_term,
                     pre_vote=pre_vote,
+                    transfer=transfer,
                     commit=log.commit,
                     commit_term=log.term(log.commit) or 0,
                 )

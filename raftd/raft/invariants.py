@@ -53,6 +53,8 @@ def _broken_in_role(state: RaftState) -> list[str]:
         or state.configuration.is_voter(state.id),
         "only a leader has reads pending": leads or not state.reads,
         "only a leader tracks progress": leads or not state.tracker.progress,
+        "only a leader hands over, and to a voter": state.transfer_target == NO_NODE
+        or (leads and state.transfer_target in state.configuration.voters),
         "nothing carries a term that is not durable": all(m.term <= durability.term for m in state.messages),
     }
     return [claim for claim, holds in claims.items() if not holds]

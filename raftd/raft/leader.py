@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from raftd.raft import transfer
 from raftd.raft.messages import AppendEntries, AppendEntriesReply
 from raftd.raft.progress import Progress, ProgressState
 from raftd.raft.state import RaftState
@@ -16,6 +17,7 @@ from raftd.raft.types import (
     NodeId,
     Proposed,
     Role,
+    TransferUnderWay,
     UncommittedLimit,
 )
 
@@ -50,7 +52,9 @@ def propose(state: RaftState, datas: Sequence[bytes]) -> Proposed:
 
 
 def check_proposal(state: RaftState, datas: Sequence[bytes]) -> None:
-    """Raise unless there is room for them."""
+    """Raise unless there is room for them, and this leader means to stay."""
+    if state.transfer_target != NO_NODE:
+        raise TransferUnderWay(state.transfer_target)
     limit = state.config.max_entry_bytes
     total = 0
     for data in datas:
@@ -95,6 +99,7 @@ def tick(state: RaftState) -> None:
         if not state.tracker.quorum_is_active() and config.check_quorum:
             state.become_follower(state.term, NO_NODE, "no quorum heard")
             return
+    transfer.tick(state)
     if state.heartbeat_elapsed >= config.heartbeat_ticks:
         state.heartbeat_elapsed = 0
         for node, progress in state.tracker.peers():
@@ -218,6 +223,7 @@ def handle_append_reply(state: RaftState, message: AppendEntriesReply) -> None:
         if progress.acknowledge(message.match_index):
             maybe_commit(state)
         state.flush_wanted = True
+        transfer.tell_if_level(state, message.sender)
     else:
         agree_at_most, _ = state.log.last_at_or_below(message.hint_index, message.hint_term)
         if progress.reject(message.reject_index, agree_at_most):

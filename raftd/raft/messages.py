@@ -1,7 +1,4 @@
-"""The messages between cores: frozen dataclasses with the paper's names. The codec gives them their wire form.
-
-``InstallSnapshot`` and ``TimeoutNow`` join the union when snapshots and leadership transfer do.
-"""
+"""The messages between cores: frozen dataclasses with the paper's names. The codec gives them their wire form."""
 
 from __future__ import annotations
 
@@ -90,4 +87,13 @@ class AppendEntriesReply:
     heartbeat: bool = False
 
 
-Message = RequestVote | RequestVoteReply | AppendEntries | AppendEntriesReply
+@dataclass(frozen=True, slots=True)
+class TimeoutNow:
+    """The leader hands over: the receiver stands for election at once (thesis §3.10)."""
+
+    sender: NodeId
+    receiver: NodeId
+    term: int
+
+
+Message = RequestVote | RequestVoteReply | AppendEntries | AppendEntriesReply | TimeoutNow

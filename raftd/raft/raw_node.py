@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from raftd.raft import core, election, leader, reconfiguration
+from raftd.raft import core, election, leader, reconfiguration, transfer
 from raftd.raft.log import LogReader
 from raftd.raft.membership import ConfChange
 from raftd.raft.messages import Message
@@ -72,7 +72,7 @@ class RawNode:
         election.campaign(self.state)
 
     def propose(self, data: bytes) -> Proposed:
-        """Append one NORMAL entry. Raises NotLeader, EntryTooLarge, UncommittedLimit."""
+        """Append one NORMAL entry. Raises NotLeader, EntryTooLarge, UncommittedLimit, TransferUnderWay."""
         return self.propose_batch((data,))
 
     def propose_batch(self, datas: Sequence[bytes]) -> Proposed:
@@ -113,6 +113,15 @@ class RawNode:
         if context in self.state.reads:
             raise ReadContextInUse(context)
         self.state.reads.add(context)
+
+    def transfer_leadership(self, to: NodeId) -> None:
+        """Hand the leadership over to a voter; the soft state says when it is gone. Proposals are refused until then,
+        or until an election timeout has passed without success. Nothing happens where ``to`` leads already.
+
+        Raises NotLeader, InvalidTransfer.
+        """
+        self._require_leader()
+        transfer.begin(self.state, to)
 
     def report_unreachable(self, node: NodeId) -> None:
         """The transport lost messages to the node: go back from streaming to probing it. Nothing on a non-leader."""
@@ -195,6 +204,7 @@ class RawNode:
         """Committed entries up to the index are applied. Raises InvariantViolation beyond what was handed out."""
         self.state.log.applied_to(index)
         reconfiguration.leave_joint(self.state)
+        election.campaign_if_told(self.state)
 
     def status(self) -> Status:
         """A snapshot for people and metrics."""
@@ -213,6 +223,7 @@ class RawNode:
             uncommitted_bytes=state.quota.bytes,
             pending_reads=len(state.reads),
             outstanding_readies=len(state.durability),
+            transfer_target=state.transfer_target,
             configuration=state.configuration,
             progress=tuple(
                 ProgressStatus(

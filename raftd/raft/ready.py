@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raftd.raft.messages import Message
-from raftd.raft.types import Configuration, Entry, HardState, NodeId, ReadContext, Role, SoftState
+from raftd.raft.types import NO_NODE, Configuration, Entry, HardState, NodeId, ReadContext, Role, SoftState
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +103,5 @@ class Status:
     configuration: Configuration
     progress: tuple[ProgressStatus, ...]
     """Empty unless this node leads. Its own row is among them."""
+    transfer_target: NodeId = NO_NODE
+    """Whom this leader is handing over to."""

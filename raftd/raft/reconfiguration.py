@@ -12,7 +12,7 @@ A change takes effect on each node when that node *applies* it, not when it appe
 
 from __future__ import annotations
 
-from raftd.raft import leader
+from raftd.raft import leader, transfer
 from raftd.raft.membership import LEAVE_JOINT, ConfChange, InvalidConfChange, next_configuration
 from raftd.raft.state import RaftState
 from raftd.raft.types import NO_NODE, Configuration, EntryType, InvariantViolation, Proposed, Role
@@ -67,6 +67,8 @@ def install(state: RaftState, configuration: Configuration) -> None:
         _give_way(state)
     elif state.role is Role.LEADER:
         # Fewer may now be a quorum.
+        if state.transfer_target not in (NO_NODE, *configuration.voters):
+            state.transfer_target = NO_NODE
         leader.maybe_commit(state)
         state.reads.confirm(state.tracker.confirmed_round())
         state.flush_wanted = True
@@ -79,6 +81,7 @@ def _give_way(state: RaftState) -> None:
     """
     if state.role is Role.LEADER:
         leader.flush(state)
+        transfer.tell_heir(state)
     state.become_follower(state.term, NO_NODE, "is no voter any more")
 
 

@@ -28,7 +28,7 @@ class RaftState:
     __slots__ = (
         "config", "durability", "election_elapsed", "election_timeout", "flush_wanted", "heartbeat_elapsed", "held",
         "id", "leader", "log", "messages", "on_transition", "pending_change", "quota", "reads", "role", "round",
-        "term", "ticks", "tracker", "vote",
+        "term", "ticks", "tracker", "transfer_elapsed", "transfer_target", "transfer_told", "vote",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +67,11 @@ class RaftState:
         """The current read round of this leader's term."""
         self.pending_change = 0
         """On a leader: no entry above this index is a CONF_CHANGE. Another may be proposed once it is applied."""
+        self.transfer_target: NodeId = NO_NODE
+        """Whom this leader is handing over to; proposals are refused meanwhile."""
+        self.transfer_elapsed = 0
+        self.transfer_told = False
+        """The leader of this term told this node to stand, but a change of the members must be applied first."""
         self.flush_wanted = False
         """A leader has something that followers may not know yet."""
 
@@ -120,6 +125,7 @@ class RaftState:
         if term > self.term:
             self.term = term
             self.vote = NO_NODE
+            self.transfer_told = False
         # A later term alone does not reset the timer (the paper, §5.2: only a leader's append or a vote given does):
         # a node whose log is too old to win could else keep all the others from standing, again and again.
         if leader != NO_NODE or self.role is Role.LEADER:
@@ -128,6 +134,7 @@ class RaftState:
             self.reads.drop_all()
             self.quota.clear()
             self.tracker.progress.clear()
+            self.transfer_target = NO_NODE
         self.role = Role.FOLLOWER
         self.leader = leader
         self.tracker.votes.clear()

@@ -216,6 +216,22 @@ class EntryTooLarge(ProposalDropped):
         self.limit_bytes = limit_bytes
 
 
+class TransferUnderWay(ProposalDropped):
+    """The leader is handing over. Go to the next leader, or try again here after an election timeout."""
+
+    def __init__(self, target: NodeId) -> None:
+        super().__init__(f"leadership is being handed over to {target:016x}")
+        self.target = target
+
+
+class InvalidTransfer(RaftdError):
+    """Only a voter can be handed the leadership."""
+
+    def __init__(self, target: NodeId) -> None:
+        super().__init__(f"leadership cannot be handed over to {target:016x}: it is no voter")
+        self.target = target
+
+
 class ReadContextInUse(RaftdError):
     """A read with the same context is still pending: its answer could not be told from this one's."""
 

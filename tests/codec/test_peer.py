@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from raftd.codec.peer import decode_batch, decode_entry, encode_batch, encode_entry, message_bytes
 from raftd.errors import UnknownFormat
 from raftd.pb import consensus_pb2 as pb
-from raftd.raft.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
+from raftd.raft.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Message,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+)
 from raftd.raft.types import MAX_TERM, Entry, EntryType
 
 NUMBER = st.integers(0, MAX_TERM)
@@ -29,6 +36,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         NUMBER,
         BOOL,
     ),
+    st.builds(TimeoutNow, *ENDS, NUMBER),
     st.builds(AppendEntriesReply, *ENDS, NUMBER, BOOL, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, BOOL),
 )
 

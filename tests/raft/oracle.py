@@ -51,6 +51,7 @@ class Oracle:
                 "old term committed",
                 "change truncated",
                 "joint",
+                "handed over",
             ),
             0,
         )
@@ -165,6 +166,7 @@ class Oracle:
             self._said_terms[peer.id] = max(self._said_terms.get(peer.id, 0), message.term)
         match message:
             case RequestVote():
+                self.seen["handed over"] += message.transfer
                 if not message.pre_vote:
                     self._voted(peer, message.term, peer.id)
                 disk_end = peer.disk.entries.last_index

@@ -165,11 +165,16 @@ class Soak:
                 peer.apply(self.random.randrange(1, 4))
 
     def _operator(self) -> None:
-        """Change the membership, or try to."""
+        """Change the membership, or hand over the leadership, or try to."""
         leaders = self.cluster.leaders()
-        if not leaders or not self.spares:
+        if not leaders:
             return
         peer = self.cluster[self.random.choice(leaders)]
+        if self.random.random() < 0.3:
+            peer.raw.transfer_leadership(self.random.choice(peer.configuration.voters))
+            return
+        if not self.spares:
+            return
         everybody = sorted(self.cluster.peers)
         nodes = self.random.sample(everybody, min(len(everybody), self.random.choice((1, 1, 1, 2, 3))))
         changes = [f"{self.random.choice('++~-')}{node}" for node in nodes]
@@ -266,12 +271,15 @@ class Soak:
         assert b"after" in cluster[leader].reads
 
     def _is_healed(self) -> bool:
-        """One leads, its members agree with it, and no change is unfinished."""
+        """One leads, its members agree with it, and neither a change nor a transfer is unfinished."""
         leaders = self.cluster.leaders()
         if len(leaders) != 1:
             return False
-        configuration = self.cluster[leaders[0]].configuration
-        return not configuration.outgoing and self.cluster.logs_agree(configuration.members())
+        leader = self.cluster[leaders[0]]
+        configuration = leader.configuration
+        if configuration.outgoing or leader.raw.state.transfer_target:
+            return False
+        return self.cluster.logs_agree(configuration.members())
 
     def _stop_strangers(self) -> None:
         """Without pre-votes and leases nothing but their operator keeps removed nodes from disturbing the others."""

@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftd.raft import invariants
-from raftd.raft.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
+from raftd.raft.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Message,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+)
 from raftd.raft.types import MAX_TERM, Configuration, Entry, EntryType, HardState, InvariantViolation, Role
 from tests.raft.cluster import Cluster
 from tests.raft.memory_log import log_of
@@ -119,6 +126,7 @@ ENTRIES = st.lists(st.builds(Entry, ANY, ANY, st.sampled_from(EntryType), st.jus
 NODE = st.integers(-1, 6)
 MESSAGES = st.one_of(
     st.builds(RequestVote, NODE, st.just(1), ANY, ANY, ANY, st.booleans(), st.booleans(), ANY, ANY),
+    st.builds(TimeoutNow, NODE, st.just(1), ANY),
     st.builds(RequestVoteReply, NODE, st.just(1), ANY, st.booleans(), st.booleans(), ANY, ANY),
     st.builds(AppendEntries, NODE, st.just(1), ANY, ANY, ANY, ENTRIES, ANY, ANY, st.booleans()),
     st.builds(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raftd.raft import core, election, follower, leader, reconfiguration, tracker
+from raftd.raft import core, election, follower, leader, reconfiguration, tracker, transfer
 from raftd.raft.log import Log
 from raftd.raft.membership import next_configuration
 from raftd.raft.messages import AppendEntries, RequestVote
@@ -269,6 +269,10 @@ def says_nothing_of_the_commit_to_candidates(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(election, "learn_commit", lambda state, message: None)
 
 
+def never_gives_a_transfer_up(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(transfer, "tick", lambda state: None)
+
+
 NEEDS_AN_OPERATOR: list[Patch] = [
     changes_while_a_change_is_pending,
     campaigns_before_it_has_applied_a_change,
@@ -279,6 +283,7 @@ NEEDS_AN_OPERATOR: list[Patch] = [
     lets_learners_count,
     leads_on_when_it_is_removed,
     says_nothing_of_the_commit_to_candidates,
+    never_gives_a_transfer_up,
 ]
 """These show soonest where the membership changes all the time."""
 

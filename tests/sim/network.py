@@ -13,7 +13,7 @@ from random import Random
 from typing import Generic, Protocol, TypeVar, cast
 
 from raftd.errors import OutcomeUnknown, RaftdError, Unavailable
-from raftd.raft.messages import AppendEntries, AppendEntriesReply, Message, RequestVote
+from raftd.raft.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
 from raftd.scheduler.attach import AttachDown, AttachUp
 from tests.sim.loop import NOBODY, Process, SimulatedLoop, sleep
 from tests.sim.trace import Trace
@@ -412,6 +412,8 @@ def line_of(message: Message) -> str:
         case RequestVote():
             kind = "pre-vote" if message.pre_vote else "vote"
             return f"{way} asks for a {kind} with {message.last_log_index}/{message.last_log_term}"
-        case _:
+        case RequestVoteReply():
             kind = "pre-vote" if message.pre_vote else "vote"
             return f"{way} {'gives' if message.granted else 'denies'} a {kind}"
+        case _:
+            return f"{way} {message}"
