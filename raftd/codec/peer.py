@@ -13,12 +13,14 @@ from raftd.pb import consensus_pb2 as pb
 from raftd.raft.messages import (
     AppendEntries,
     AppendEntriesReply,
+    InstallSnapshot,
+    InstallSnapshotReply,
     Message,
     RequestVote,
     RequestVoteReply,
     TimeoutNow,
 )
-from raftd.raft.types import Entry, EntryType, NodeId
+from raftd.raft.types import Configuration, Entry, EntryType, NodeId, Snapshot
 
 
 def encode_entry(entry: Entry) -> pb.LogEntry:
@@ -38,6 +40,33 @@ def decode_entry(entry: pb.LogEntry) -> Entry:
         return Entry(entry.term, entry.index, EntryType(entry.type), entry.data)
     except ValueError:
         raise UnknownFormat(f"entry {entry.index} has the unknown type {entry.type}") from None
+
+
+def encode_snapshot(snapshot: Snapshot) -> pb.InstallSnapshot:
+    """What a snapshot is of, as it travels at the head of its bytes."""
+    return pb.InstallSnapshot(
+        last_included_index=snapshot.index,
+        last_included_term=snapshot.term,
+        voters=snapshot.configuration.voters,
+        learners=snapshot.configuration.learners,
+        outgoing=snapshot.configuration.outgoing,
+        size_bytes=snapshot.size_bytes,
+    )
+
+
+def decode_snapshot(message: pb.InstallSnapshot) -> Snapshot:
+    """What a snapshot is of, as the core knows it.
+
+    Raises:
+        UnknownFormat: its configuration contradicts itself.
+    """
+    try:
+        configuration = Configuration(tuple(message.voters), tuple(message.learners), tuple(message.outgoing))
+    except ValueError as error:
+        raise UnknownFormat(f"the configuration of a snapshot makes no sense: {error}") from None
+    return Snapshot(
+        message.last_included_index, message.last_included_term, configuration, message.size_bytes
+    )
 
 
 def encode_message(message: Message) -> pb.PeerMessage:
@@ -88,6 +117,15 @@ def encode_message(message: Message) -> pb.PeerMessage:
                     pre_vote=message.pre_vote,
                     commit=message.commit,
                     commit_term=message.commit_term,
+                ),
+            )
+        case InstallSnapshot():
+            return pb.PeerMessage(term=message.term, install_snapshot=encode_snapshot(message.snapshot))
+        case InstallSnapshotReply():
+            return pb.PeerMessage(
+                term=message.term,
+                install_snapshot_reply=pb.InstallSnapshotReply(
+                    success=message.success, match_index=message.match_index
                 ),
             )
         case TimeoutNow():
@@ -152,17 +190,22 @@ def decode_message(message: pb.PeerMessage, sender: NodeId, receiver: NodeId) ->
             answer.commit,
             answer.commit_term,
         )
+    if kind == "install_snapshot":
+        return InstallSnapshot(sender, receiver, message.term, decode_snapshot(message.install_snapshot))
+    if kind == "install_snapshot_reply":
+        installed = message.install_snapshot_reply
+        return InstallSnapshotReply(sender, receiver, message.term, installed.success, installed.match_index)
     if kind == "timeout_now":
         return TimeoutNow(sender, receiver, message.term)
-    raise UnknownFormat(
-        f"a peer sent the message {kind or 'of an unknown kind'}, which this version does not know"
-    )
+    raise UnknownFormat("a peer sent a message of a kind that this version does not know")
 
 
 def message_bytes(message: Message) -> int:
     """About how much a message adds to a batch; used to cut batches."""
     if isinstance(message, AppendEntries):
         return 64 + sum(len(entry.data) + 32 for entry in message.entries)
+    if isinstance(message, InstallSnapshot):
+        return 64 + 8 * len(message.snapshot.configuration.members())
     return 64
 
 

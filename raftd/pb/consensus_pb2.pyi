@@ -342,17 +342,34 @@ class InstallSnapshot(_message.Message):
 
     LAST_INCLUDED_INDEX_FIELD_NUMBER: _builtins.int
     LAST_INCLUDED_TERM_FIELD_NUMBER: _builtins.int
+    VOTERS_FIELD_NUMBER: _builtins.int
+    LEARNERS_FIELD_NUMBER: _builtins.int
+    OUTGOING_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
     last_included_index: _builtins.int
     last_included_term: _builtins.int
+    size_bytes: _builtins.int
+    @_builtins.property
+    def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """the configuration after last_included_index"""
+
+    @_builtins.property
+    def learners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def outgoing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
         last_included_index: _builtins.int = ...,
         last_included_term: _builtins.int = ...,
+        voters: _abc.Iterable[_builtins.int] | None = ...,
+        learners: _abc.Iterable[_builtins.int] | None = ...,
+        outgoing: _abc.Iterable[_builtins.int] | None = ...,
+        size_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_included_index", b"last_included_index", "last_included_term", b"last_included_term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_included_index", b"last_included_index", "last_included_term", b"last_included_term", "learners", b"learners", "outgoing", b"outgoing", "size_bytes", b"size_bytes", "voters", b"voters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,13 +11,15 @@ from raftd.raft import election, follower, leader
 from raftd.raft.messages import (
     AppendEntries,
     AppendEntriesReply,
+    InstallSnapshot,
+    InstallSnapshotReply,
     Message,
     RequestVote,
     RequestVoteReply,
     TimeoutNow,
 )
 from raftd.raft.state import RaftState
-from raftd.raft.types import MAX_TERM, NO_NODE, Role
+from raftd.raft.types import MAX_TERM, NO_NODE, NodeId, Role
 
 
 def tick(state: RaftState) -> None:
@@ -39,20 +41,28 @@ def step(state: RaftState, message: Message) -> None:
     if message.term > state.term and not _enter_term(state, message):
         return
     match message:
-        case AppendEntries():
-            _handle_append(state, message)
-        case AppendEntriesReply():
-            if state.role is Role.LEADER:
-                leader.handle_append_reply(state, message)
         case RequestVote():
             election.learn_commit(state, message)
             election.handle_request_vote(state, message)
         case RequestVoteReply():
             election.learn_commit(state, message)
             election.handle_vote_reply(state, message)
+        case AppendEntriesReply() | InstallSnapshotReply():
+            if state.role is Role.LEADER:
+                leader.handle_reply(state, message)
+        case AppendEntries() | InstallSnapshot() | TimeoutNow():
+            if _follows(state, message.sender):
+                _obey(state, message)
+
+
+def _obey(state: RaftState, message: AppendEntries | InstallSnapshot | TimeoutNow) -> None:
+    match message:
+        case AppendEntries():
+            follower.handle_append(state, message)
+        case InstallSnapshot():
+            follower.handle_install_snapshot(state, message)
         case TimeoutNow():
-            if state.leader in (NO_NODE, message.sender):
-                election.handle_timeout_now(state)
+            election.handle_timeout_now(state)
 
 
 def _is_addressed(state: RaftState, message: Message) -> bool:
@@ -60,7 +70,7 @@ def _is_addressed(state: RaftState, message: Message) -> bool:
     members, for nobody else was asked."""
     if message.receiver != state.id or message.sender == state.id or message.sender <= NO_NODE:
         return False
-    if isinstance(message, AppendEntries | RequestVote | TimeoutNow):
+    if isinstance(message, AppendEntries | InstallSnapshot | RequestVote | TimeoutNow):
         return True
     configuration = state.configuration
     return configuration.is_voter(message.sender) or message.sender in configuration.learners
@@ -87,8 +97,22 @@ def _is_well_formed(message: Message) -> bool:
             )
         case RequestVoteReply():
             return min(message.commit, message.commit_term) >= 0
+        case InstallSnapshot():
+            return _is_well_formed_snapshot(message)
+        case InstallSnapshotReply():
+            return message.match_index >= 0
         case TimeoutNow():
             return True
+
+
+def _is_well_formed_snapshot(message: InstallSnapshot) -> bool:
+    snapshot = message.snapshot
+    return (
+        0 < snapshot.index <= MAX_TERM
+        and 0 < snapshot.term <= message.term
+        and snapshot.size_bytes >= 0
+        and bool(snapshot.configuration.voters)
+    )
 
 
 def _is_well_formed_append(message: AppendEntries) -> bool:
@@ -122,6 +146,10 @@ def _answer_stale(state: RaftState, message: Message) -> None:
                 heartbeat=message.heartbeat,
             )
         )
+    elif isinstance(message, InstallSnapshot):
+        state.send(
+            InstallSnapshotReply(sender=state.id, receiver=message.sender, term=state.term, success=False)
+        )
     elif isinstance(message, RequestVote):
         state.send_when_durable(
             RequestVoteReply(
@@ -147,15 +175,18 @@ def _enter_term(state: RaftState, message: Message) -> bool:
             return state.role is Role.PRE_CANDIDATE and message.term == state.term + 1
         case _:
             pass
-    from_leader = message.sender if isinstance(message, AppendEntries | TimeoutNow) else NO_NODE
+    from_leader = (
+        message.sender if isinstance(message, AppendEntries | InstallSnapshot | TimeoutNow) else NO_NODE
+    )
     state.become_follower(message.term, from_leader, "heard a later term")
     return True
 
 
-def _handle_append(state: RaftState, message: AppendEntries) -> None:
-    if state.leader not in (NO_NODE, message.sender):
+def _follows(state: RaftState, leader: NodeId) -> bool:
+    """Follow whoever speaks as the leader of this term, unless another one is known."""
+    if state.leader not in (NO_NODE, leader):
         # Two leaders in one term cannot be; whoever this is, the one already known is the elected one.
-        return
+        return False
     if state.role is not Role.FOLLOWER or state.leader == NO_NODE:
-        state.become_follower(state.term, message.sender, "heard the leader")
-    follower.handle_append(state, message)
+        state.become_follower(state.term, leader, "heard the leader")
+    return True

@@ -1,8 +1,8 @@
-"""What a node does with the leader's appends (the paper, §5.3 and figure 2, AppendEntries receiver)."""
+"""What a node does with the leader's appends and snapshots (the paper, §5.3, §7, and the receivers of its figures)."""
 
 from __future__ import annotations
 
-from raftd.raft.messages import AppendEntries, AppendEntriesReply
+from raftd.raft.messages import AppendEntries, AppendEntriesReply, InstallSnapshot, InstallSnapshotReply
 from raftd.raft.state import RaftState
 
 
@@ -60,5 +60,30 @@ def _refuse(state: RaftState, message: AppendEntries) -> None:
             hint_term=hint_term,
             round=message.round,
             heartbeat=message.heartbeat,
+        )
+    )
+
+
+def handle_install_snapshot(state: RaftState, message: InstallSnapshot) -> None:
+    """A snapshot has arrived: install it, unless this log has all that is in it. The sender leads this term."""
+    state.election_elapsed = 0
+    snapshot, log = message.snapshot, state.log
+    if snapshot.index > log.commit:
+        if log.matches(snapshot.index, snapshot.term):
+            # All of it is here as entries. It tells that they are committed; what comes after them stays.
+            log.commit_to(snapshot.index)
+        else:
+            # Nothing beyond the commit is known to agree with it. Its configuration takes effect when it is applied.
+            state.retract_from(log.commit + 1)
+            log.restore(snapshot)
+            state.restored.append(snapshot)
+    state.send_when_durable(
+        InstallSnapshotReply(
+            sender=state.id,
+            receiver=message.sender,
+            term=state.term,
+            success=True,
+            # Whoever is ahead of it says how far.
+            match_index=max(snapshot.index, log.commit),
         )
     )

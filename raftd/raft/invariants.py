@@ -24,6 +24,8 @@ def _broken_in_log(state: RaftState) -> list[str]:
         "applied <= handed_out": log.applied <= log.handed_out,
         "handed_out <= commit": log.handed_out <= log.commit,
         "handed_out <= durable_index": log.handed_out <= log.durable_index,
+        "first_index - 1 <= commit": log.first_index - 1 <= log.commit,
+        "durable_index <= last_index": log.durable_index <= log.last_index,
         "commit <= last_index": log.commit <= log.last_index,
         "offset <= taken": unstable.offset <= unstable.taken,
         "taken <= last_index + 1": unstable.taken <= log.last_index + 1,
@@ -71,6 +73,8 @@ def _broken_in_progress(state: RaftState) -> list[str]:
             "next <= last_index + 1": progress.next_index <= last + 1,
             "window within its count": len(inflights) <= inflights.max_count,
             "no window while probing": progress.state is ProgressState.REPLICATE or not inflights,
+            "a snapshot is on its way exactly in SNAPSHOT": (progress.state is ProgressState.SNAPSHOT)
+            == (progress.pending_snapshot > 0),
             "acked_round <= round": progress.acked_round <= state.round,
         }
         broken += [f"of {node}: {claim}" for claim, holds in claims.items() if not holds]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raftd.raft import transfer
-from raftd.raft.messages import AppendEntries, AppendEntriesReply
+from raftd.raft.messages import AppendEntries, AppendEntriesReply, InstallSnapshot, InstallSnapshotReply
 from raftd.raft.progress import Progress, ProgressState
 from raftd.raft.state import RaftState
 from raftd.raft.types import (
@@ -159,6 +159,8 @@ def _replicate(state: RaftState, node: NodeId, progress: Progress, cut: dict[int
         if not progress.probe_sent and progress.next_index <= last:
             _send_append(state, node, progress, cut)
         return
+    if progress.state is ProgressState.SNAPSHOT:
+        return
     while progress.next_index <= last and not progress.inflights.is_full():
         if not _send_append(state, node, progress, cut):
             return
@@ -167,11 +169,12 @@ def _replicate(state: RaftState, node: NodeId, progress: Progress, cut: dict[int
 
 
 def _send_append(state: RaftState, node: NodeId, progress: Progress, cut: dict[int, Slice]) -> bool:
-    """One append from next_index on, empty if there is nothing or no room. False if only a snapshot could help."""
+    """One append from next_index on, empty if there is nothing or no room. False if only a snapshot can help."""
     log = state.log
     first = progress.next_index
     prev_term = log.term(first - 1)
     if prev_term is None or first < log.first_index:
+        _send_snapshot(state, node, progress)
         return False
     streaming = progress.state is ProgressState.REPLICATE
     entries: tuple[Entry, ...] = ()
@@ -208,25 +211,47 @@ def tell_commit(state: RaftState, node: NodeId, progress: Progress) -> None:
         _send_append(state, node, progress, {})
 
 
-def handle_append_reply(state: RaftState, message: AppendEntriesReply) -> None:
-    """A follower answered an append or a heartbeat of this term."""
+def _send_snapshot(state: RaftState, node: NodeId, progress: Progress) -> None:
+    """The newest, to a follower that lives: to another one the stream would only be opened in vain."""
+    snapshot = state.snapshot
+    # One that ends before this log begins would leave a gap; the host has compacted more than it has snapshots for.
+    if snapshot is None or snapshot.index < state.log.first_index - 1 or not progress.recent_active:
+        return
+    progress.become_snapshot(snapshot.index)
+    state.send(InstallSnapshot(sender=state.id, receiver=node, term=state.term, snapshot=snapshot))
+
+
+def _acknowledged(state: RaftState, node: NodeId, progress: Progress, index: int) -> None:
+    if progress.acknowledge(index):
+        maybe_commit(state)
+    state.flush_wanted = True
+    transfer.tell_if_level(state, node)
+
+
+def handle_reply(state: RaftState, message: AppendEntriesReply | InstallSnapshotReply) -> None:
+    """A follower answered something of this term."""
     progress = state.tracker.progress.get(message.sender)
     if progress is None or message.match_index > state.log.last_index:
         return
     progress.recent_active = True
+    if isinstance(message, AppendEntriesReply):
+        _handle_append_reply(state, message, progress)
+    elif message.success:
+        _acknowledged(state, message.sender, progress, message.match_index)
+
+
+def _handle_append_reply(state: RaftState, message: AppendEntriesReply, progress: Progress) -> None:
     if progress.acked_round < message.round <= state.round:
         progress.acked_round = message.round
         state.reads.confirm(state.tracker.confirmed_round())
     if message.heartbeat:
         _handle_heartbeat_reply(state, message.sender, progress)
     elif message.success:
-        if progress.acknowledge(message.match_index):
-            maybe_commit(state)
-        state.flush_wanted = True
-        transfer.tell_if_level(state, message.sender)
+        _acknowledged(state, message.sender, progress, message.match_index)
     else:
         agree_at_most, _ = state.log.last_at_or_below(message.hint_index, message.hint_term)
-        if progress.reject(message.reject_index, agree_at_most):
+        # Where this log begins above the hint, that answers no entry that could agree.
+        if progress.reject(message.reject_index, min(agree_at_most, message.hint_index)):
             state.flush_wanted = True
 
 
@@ -235,6 +260,8 @@ def _handle_heartbeat_reply(state: RaftState, node: NodeId, progress: Progress) 
 
     One empty append leaves even through a full window: if all that is in it was lost, nothing else would tell.
     """
+    if progress.state is ProgressState.SNAPSHOT:
+        return
     progress.probe_sent = False
     if progress.state is ProgressState.PROBE or progress.match_index < state.log.last_index:
         _send_append(state, node, progress, {})

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from raftd.raft.types import ENTRY_OVERHEAD_BYTES, Entry, EntryType, InvariantViolation
+from raftd.raft.types import ENTRY_OVERHEAD_BYTES, Entry, EntryType, InvariantViolation, Snapshot
 from raftd.raft.unstable import Unstable
 
 
@@ -14,7 +14,9 @@ class LogReader(Protocol):
     """The stable log, in memory, kept by the host (``raftd.storage``). The core never asks outside its range.
 
     The host brings a Ready's entries in before it calls ``persisted`` for it, in Ready order; earlier is allowed.
-    Entries that overwrite replace everything from the first one's index on.
+    Entries that overwrite replace everything from the first one's index on. A Ready's snapshot replaces the whole
+    log: it is empty then, and goes on behind the snapshot's index, whose term it keeps. The host may compact what is in
+    a snapshot of its own, and no more, whenever it likes.
     """
 
     @property
@@ -48,6 +50,8 @@ class Log:
             raise InvariantViolation(
                 f"the hard state says {commit} is committed, but the log ends at {reader.last_index}"
             )
+        # What was compacted was committed, whether or not the hard state got so far.
+        commit = max(commit, reader.first_index - 1)
         if not reader.first_index - 1 <= applied <= commit:
             raise InvariantViolation(
                 f"applied {applied} is not between the log's start ({reader.first_index - 1}) and the commit {commit}"
@@ -62,7 +66,8 @@ class Log:
     @property
     def first_index(self) -> int:
         """The lowest index whose entry is still held."""
-        return self._reader.first_index
+        snapshot = self.unstable.snapshot
+        return self._reader.first_index if snapshot is None else snapshot.index + 1
 
     @property
     def last_index(self) -> int:
@@ -72,7 +77,7 @@ class Log:
     @property
     def durable_index(self) -> int:
         """The highest index whose entry is durable here."""
-        return self.unstable.offset - 1
+        return self.unstable.durable_index
 
     @property
     def last_term(self) -> int:
@@ -81,7 +86,7 @@ class Log:
 
     def term(self, index: int) -> int | None:
         """The term at an index; None beyond the end or below what is held. Index 0 has term 0."""
-        if index > self.unstable.last_index or index < self._reader.first_index - 1:
+        if index > self.unstable.last_index or index < self.first_index - 1:
             return None
         return self._held_term(index)
 
@@ -89,6 +94,8 @@ class Log:
         unstable = self.unstable
         if index >= unstable.offset:
             return unstable.entries[index - unstable.offset].term
+        if unstable.snapshot is not None:
+            return unstable.snapshot.term
         return self._reader.term(index)
 
     def matches(self, index: int, term: int) -> bool:
@@ -105,7 +112,7 @@ class Log:
 
         Both sides use it to jump over a whole term when their logs disagree (the end of the paper's §5.3).
         """
-        low = self._reader.first_index - 1
+        low = self.first_index - 1
         high = max(low, min(index, self.last_index))
         found = max(low, low - 1 + bisect_right(range(low, high + 1), term, key=self._held_term))
         return found, self._held_term(found)
@@ -149,12 +156,29 @@ class Log:
         self.commit = index
         return True
 
+    def restore(self, snapshot: Snapshot) -> None:
+        """Replace everything by a snapshot of what is committed."""
+        if snapshot.index <= self.commit:
+            raise InvariantViolation(f"a snapshot up to {snapshot.index} would take back {self.commit}")
+        self.unstable.restore(snapshot, self.commit)
+        self.commit = snapshot.index
+
+    def durable(self, number: int) -> Snapshot | None:
+        """The writes up to that Ready number are durable. Answers the newest snapshot among them: the host applies it
+        next."""
+        snapshot = self.unstable.durable(number)
+        if snapshot is not None:
+            self.handed_out = max(self.handed_out, snapshot.index)
+        return snapshot
+
     def has_committed(self) -> bool:
         """Whether :meth:`take_committed` would give anything."""
-        return self.handed_out < min(self.commit, self.durable_index)
+        return self.unstable.snapshot is None and self.handed_out < min(self.commit, self.durable_index)
 
     def take_committed(self, max_bytes: int) -> tuple[Entry, ...]:
         """The next entries to apply: committed, and durable here, so that no applied state outruns the disk."""
+        if not self.has_committed():
+            return ()
         entries, _ = self.slice(self.handed_out + 1, min(self.commit, self.durable_index) + 1, max_bytes)
         self.handed_out += len(entries)
         return entries
@@ -166,8 +190,8 @@ class Log:
         self.applied = max(self.applied, index)
 
     def has_unapplied_configuration(self) -> bool:
-        """Whether a committed CONFIGURATION or CONF_CHANGE entry is not applied yet."""
-        return any(
+        """Whether a snapshot, or a committed CONFIGURATION or CONF_CHANGE entry, is not applied yet."""
+        return self.applied < self.first_index - 1 or any(
             entry.type is not EntryType.NORMAL for entry in self._scan(self.applied + 1, self.commit + 1)
         )
 

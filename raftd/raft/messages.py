@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raftd.raft.types import Entry, NodeId
+from raftd.raft.types import Entry, NodeId, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,34 @@ class AppendEntriesReply:
 
 
 @dataclass(frozen=True, slots=True)
+class InstallSnapshot:
+    """The leader no longer has the entries that the receiver lacks; this stands in for them (the paper, §7).
+
+    Only a notice: it does not travel with the other messages. The sender's host streams the bytes with this at their
+    head, and the receiver's host steps it when it has all of them. ``ready`` says what the hosts owe.
+    """
+
+    sender: NodeId
+    receiver: NodeId
+    term: int
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSnapshotReply:
+    """``match_index``: the sender holds the leader's log up to here, durably, as a snapshot or as entries.
+
+    A stale leader gets a failure that carries the higher term.
+    """
+
+    sender: NodeId
+    receiver: NodeId
+    term: int
+    success: bool
+    match_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TimeoutNow:
     """The leader hands over: the receiver stands for election at once (thesis §3.10)."""
 
@@ -96,4 +124,12 @@ class TimeoutNow:
     term: int
 
 
-Message = RequestVote | RequestVoteReply | AppendEntries | AppendEntriesReply | TimeoutNow
+Message = (
+    RequestVote
+    | RequestVoteReply
+    | AppendEntries
+    | AppendEntriesReply
+    | InstallSnapshot
+    | InstallSnapshotReply
+    | TimeoutNow
+)

@@ -11,19 +11,20 @@ class ProgressState(enum.Enum):
     """How a follower is sent the log.
 
     PROBE: where its log agrees is unknown; one append at a time. REPLICATE: known; streamed within the window.
-    (SNAPSHOT joins them when there are snapshots: nothing is sent until one is installed.)
+    SNAPSHOT: it lacks entries that the leader has no more; nothing is sent until it has a snapshot or that has failed.
     """
 
     PROBE = "probe"
     REPLICATE = "replicate"
+    SNAPSHOT = "snapshot"
 
 
 class Progress:
     """One follower. Invariant: match_index < next_index; match_index never falls within a term of the leader."""
 
     __slots__ = (
-        "acked_round", "inflights", "is_learner", "match_index", "next_index", "probe_sent", "recent_active",
-        "sent_commit", "state",
+        "acked_round", "inflights", "is_learner", "match_index", "next_index", "pending_snapshot", "probe_sent",
+        "recent_active", "sent_commit", "state",
     )  # fmt: skip
 
     def __init__(self, next_index: int, inflights: Inflights, is_learner: bool) -> None:
@@ -34,6 +35,8 @@ class Progress:
         """The first index not sent yet (while streaming: not sent yet, optimistically)."""
         self.inflights = inflights
         self.is_learner = is_learner
+        self.pending_snapshot = 0
+        """The index of the snapshot that is on its way to it; 0 unless the state is SNAPSHOT."""
         self.probe_sent = False
         """A probe is out: wait for its answer, or for a heartbeat's, before the next."""
         self.recent_active = False
@@ -47,6 +50,7 @@ class Progress:
         """Start over from what is known for certain; the window is forgotten."""
         self.state = ProgressState.PROBE
         self.next_index = self.match_index + 1
+        self.pending_snapshot = 0
         self.probe_sent = False
         self.sent_commit = 0
         self.inflights.clear()
@@ -55,8 +59,24 @@ class Progress:
         """The logs agree up to the match: stream from there."""
         self.state = ProgressState.REPLICATE
         self.next_index = self.match_index + 1
+        self.pending_snapshot = 0
         self.probe_sent = False
         self.inflights.clear()
+
+    def become_snapshot(self, index: int) -> None:
+        """A snapshot up to the index is on its way; nothing else is sent."""
+        self.become_probe()
+        self.state = ProgressState.SNAPSHOT
+        self.pending_snapshot = index
+
+    def snapshot_reported(self, arrived: bool) -> None:
+        """The host is done with the snapshot. Probe behind it, or where the follower was, but not before it has been
+        heard: it may be busy with the snapshot still, or what broke the stream may last."""
+        if self.state is ProgressState.SNAPSHOT:
+            installed = self.pending_snapshot if arrived else 0
+            self.become_probe()
+            self.next_index = max(self.match_index, installed) + 1
+            self.probe_sent = True
 
     def acknowledge(self, index: int) -> bool:
         """The follower holds everything up to the index. Answers whether that is news."""
@@ -67,7 +87,7 @@ class Progress:
             self.probe_sent = False
         if self.state is ProgressState.REPLICATE:
             self.inflights.free_to(index)
-        elif index >= self.match_index:
+        elif index >= max(self.match_index, self.pending_snapshot):
             self.become_replicate()
         return advanced
 
@@ -81,7 +101,7 @@ class Progress:
                 return False
             self.become_probe()
             return True
-        if rejected_index != self.next_index - 1:
+        if self.state is ProgressState.SNAPSHOT or rejected_index != self.next_index - 1:
             return False
         self.next_index = max(min(rejected_index, agree_at_most + 1), self.match_index + 1)
         self.probe_sent = False

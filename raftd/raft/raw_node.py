@@ -26,12 +26,15 @@ from raftd.raft.types import (
     ReadContext,
     ReadContextInUse,
     Role,
+    Snapshot,
     SoftState,
 )
 
 
 class RawNode:
     """One consensus participant, started from its hard state, its log, and the configuration as of ``applied``.
+
+    ``applied`` is where the snapshot ends that the host has restored its state from, and ``snapshot`` is that one.
 
     Raises :class:`InvariantViolation` when the log is shorter than the hard state's commit (acknowledged entries
     are missing) or when ``applied`` is not within the log.
@@ -47,8 +50,9 @@ class RawNode:
         log: LogReader,
         applied: int = 0,
         on_transition: TransitionHook | None = None,
+        snapshot: Snapshot | None = None,
     ) -> None:
-        self.state = RaftState(config, configuration, hard_state, log, applied, on_transition)
+        self.state = RaftState(config, configuration, hard_state, log, applied, on_transition, snapshot)
         """Read by ``invariants`` and by tests; a host uses the methods."""
         self._number = 0
         self._hard_state = hard_state
@@ -123,6 +127,24 @@ class RawNode:
         self._require_leader()
         transfer.begin(self.state, to)
 
+    def snapshot_taken(self, snapshot: Snapshot) -> None:
+        """The host has a complete and durable snapshot, from now on the one to be sent. An older one changes nothing.
+
+        Raises ValueError for one of what is not applied.
+        """
+        state = self.state
+        if snapshot.index > state.log.applied:
+            raise ValueError(f"a snapshot of {snapshot.index}, but {state.log.applied} is applied")
+        if state.snapshot is None or snapshot.index > state.snapshot.index:
+            state.snapshot = snapshot
+
+    def report_snapshot(self, node: NodeId, ok: bool) -> None:
+        """The stream of a snapshot to the node has ended: ``ok`` if its host has stepped the message. Nothing on a
+        non-leader."""
+        progress = self.state.tracker.progress.get(node)
+        if progress is not None:
+            progress.snapshot_reported(ok)
+
     def report_unreachable(self, node: NodeId) -> None:
         """The transport lost messages to the node: go back from streaming to probing it. Nothing on a non-leader."""
         progress = self.state.tracker.progress.get(node)
@@ -159,10 +181,11 @@ class RawNode:
         hard_state = None
         if self._hard_state_changed():
             hard_state = self._hard_state = state.hard_state()
+        snapshot = state.log.unstable.take_snapshot(self._number)
         entries = state.log.unstable.take(self._number)
         # A commit that is lost in a crash is learned again from any leader: alone it is worth no fsync.
         promised = (before.term, before.vote) != (state.term, state.vote)
-        must_sync = bool(entries) or promised
+        must_sync = bool(entries) or promised or snapshot is not None
         if must_sync:
             state.durability.begin(self._number, state.ticks, hard_state, bool(entries))
         messages, held = state.messages, state.held
@@ -180,6 +203,7 @@ class RawNode:
             committed_entries=state.log.take_committed(state.config.max_committed_bytes_per_ready),
             read_states=tuple(reads.confirmed),
             reads_dropped=tuple(reads.dropped),
+            snapshot=snapshot,
         )
         state.messages, state.held = [], []
         reads.confirmed, reads.dropped = [], []
@@ -194,16 +218,19 @@ class RawNode:
             raise ValueError(f"Ready {number} was never taken; the last one is {self._number}")
         state = self.state
         state.durability.complete(number)
-        state.log.unstable.durable(number)
+        installed = state.log.durable(number)
+        if installed is not None:
+            state.snapshot = installed
         if state.role is Role.CANDIDATE:
             election.own_vote_durable(state)
         elif state.role is Role.LEADER:
             leader.own_writes_durable(state)
 
     def applied(self, index: int) -> None:
-        """Committed entries up to the index are applied. Raises InvariantViolation beyond what was handed out."""
+        """Committed entries up to the index, or the snapshot that ends there, are applied. Raises InvariantViolation
+        beyond what was handed out."""
         self.state.log.applied_to(index)
-        reconfiguration.leave_joint(self.state)
+        reconfiguration.applied(self.state)
         election.campaign_if_told(self.state)
 
     def status(self) -> Status:
@@ -224,6 +251,7 @@ class RawNode:
             pending_reads=len(state.reads),
             outstanding_readies=len(state.durability),
             transfer_target=state.transfer_target,
+            snapshot_index=0 if state.snapshot is None else state.snapshot.index,
             configuration=state.configuration,
             progress=tuple(
                 ProgressStatus(
@@ -235,6 +263,7 @@ class RawNode:
                     inflight_bytes=progress.inflights.bytes,
                     recent_active=progress.recent_active,
                     is_learner=progress.is_learner,
+                    pending_snapshot=progress.pending_snapshot,
                 )
                 for node, progress in state.tracker.progress.items()
             ),

@@ -85,6 +85,13 @@ def _give_way(state: RaftState) -> None:
     state.become_follower(state.term, NO_NODE, "is no voter any more")
 
 
+def applied(state: RaftState) -> None:
+    """Something was applied. If it was a snapshot, its configuration wins over everything before it."""
+    while state.restored and state.restored[0].index <= state.log.applied:
+        install(state, state.restored.popleft().configuration)
+    leave_joint(state)
+
+
 def leave_joint(state: RaftState) -> None:
     """Something was applied: complete a joint change as soon as that may be done, whoever had begun it."""
     if (

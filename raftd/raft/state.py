@@ -5,16 +5,17 @@ The rules live in ``election``, ``follower`` and ``leader``, as functions over t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from raftd.raft.durability import Durability
 from raftd.raft.log import Log, LogReader
-from raftd.raft.messages import AppendEntriesReply, Message, RequestVote
+from raftd.raft.messages import AppendEntriesReply, InstallSnapshotReply, Message, RequestVote
 from raftd.raft.quota import UncommittedQuota
 from raftd.raft.read_only import ReadOnly
 from raftd.raft.ready import Transition
 from raftd.raft.tracker import Tracker
-from raftd.raft.types import NO_NODE, Config, Configuration, HardState, NodeId, Role
+from raftd.raft.types import NO_NODE, Config, Configuration, HardState, NodeId, Role, Snapshot
 
 TransitionHook = Callable[[Transition], None]
 
@@ -26,9 +27,10 @@ class RaftState:
     """
 
     __slots__ = (
-        "config", "durability", "election_elapsed", "election_timeout", "flush_wanted", "heartbeat_elapsed", "held",
-        "id", "leader", "log", "messages", "on_transition", "pending_change", "quota", "reads", "role", "round",
-        "term", "ticks", "tracker", "transfer_elapsed", "transfer_target", "transfer_told", "vote",
+        "config", "durability", "election_elapsed", "election_timeout", "flush_wanted", "heartbeat_elapsed",
+        "held", "id", "leader", "log", "messages", "on_transition", "pending_change", "quota", "reads",
+        "restored", "role", "round", "snapshot", "term", "ticks", "tracker", "transfer_elapsed",
+        "transfer_target", "transfer_told", "vote",
     )  # fmt: skip
 
     def __init__(
@@ -39,12 +41,19 @@ class RaftState:
         reader: LogReader,
         applied: int,
         on_transition: TransitionHook | None,
+        snapshot: Snapshot | None = None,
     ) -> None:
         self.config = config
         self.id = config.id
-        self.log = Log(reader, hard_state.commit, applied)
+        # What is in a snapshot was committed, whether or not the hard state on the disk got so far.
+        commit = max(hard_state.commit, 0 if snapshot is None else snapshot.index)
+        self.log = Log(reader, commit, applied)
         self.log.commit_changes_but_the_last()
         self.tracker = Tracker(config, configuration)
+        self.snapshot = snapshot
+        """The newest one that the host can send to others."""
+        self.restored: deque[Snapshot] = deque()
+        """What took the place of the log and is not applied yet, oldest first."""
         self.durability = Durability(hard_state)
         self.reads = ReadOnly()
         self.quota = UncommittedQuota(config.max_uncommitted_bytes)
@@ -162,7 +171,7 @@ class RaftState:
 
 def _attested_index(message: Message) -> int:
     match message:
-        case AppendEntriesReply(success=True):
+        case AppendEntriesReply(success=True) | InstallSnapshotReply(success=True):
             return message.match_index
         case RequestVote():
             return message.last_log_index

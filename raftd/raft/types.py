@@ -119,6 +119,18 @@ class Configuration:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the core knows of a snapshot: the state after ``index``, the last entry in it. The bytes are the host's."""
+
+    index: int
+    term: int
+    """The term of the entry at ``index``."""
+    configuration: Configuration
+    """The one in force after ``index``."""
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The settings of one core, validated when made. Times are in ticks, sizes in bytes."""
 

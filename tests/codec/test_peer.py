@@ -4,24 +4,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftd.codec.peer import decode_batch, decode_entry, encode_batch, encode_entry, message_bytes
+from raftd.codec.peer import (
+    decode_batch,
+    decode_entry,
+    decode_snapshot,
+    encode_batch,
+    encode_entry,
+    message_bytes,
+)
 from raftd.errors import UnknownFormat
 from raftd.pb import consensus_pb2 as pb
 from raftd.raft.messages import (
     AppendEntries,
     AppendEntriesReply,
+    InstallSnapshot,
+    InstallSnapshotReply,
     Message,
     RequestVote,
     RequestVoteReply,
     TimeoutNow,
 )
-from raftd.raft.types import MAX_TERM, Entry, EntryType
+from raftd.raft.types import MAX_TERM, Configuration, Entry, EntryType, Snapshot
 
 NUMBER = st.integers(0, MAX_TERM)
 BOOL = st.booleans()
 STORE = st.integers(1, 2**64 - 1)
 ENTRIES = st.builds(Entry, NUMBER, NUMBER, st.sampled_from(EntryType), st.binary(max_size=30))
 ENDS = (st.just(7), st.just(9))
+CONFIGURATIONS = st.builds(
+    lambda voters, learners, outgoing: Configuration(
+        tuple(voters), tuple(learners - voters), tuple(outgoing)
+    ),
+    st.sets(STORE, max_size=5),
+    st.sets(STORE, max_size=3),
+    st.sets(STORE, max_size=5),
+)
+SNAPSHOTS = st.builds(Snapshot, NUMBER, NUMBER, CONFIGURATIONS, NUMBER)
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(RequestVote, *ENDS, NUMBER, NUMBER, NUMBER, BOOL, BOOL, NUMBER, NUMBER),
     st.builds(RequestVoteReply, *ENDS, NUMBER, BOOL, BOOL, NUMBER, NUMBER),
@@ -36,6 +54,8 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         NUMBER,
         BOOL,
     ),
+    st.builds(InstallSnapshot, *ENDS, NUMBER, SNAPSHOTS),
+    st.builds(InstallSnapshotReply, *ENDS, NUMBER, BOOL, NUMBER),
     st.builds(TimeoutNow, *ENDS, NUMBER),
     st.builds(AppendEntriesReply, *ENDS, NUMBER, BOOL, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, BOOL),
 )
@@ -62,5 +82,7 @@ def test_an_entry_comes_out_as_it_went_in(entry: Entry) -> None:
 def test_what_a_newer_version_says_is_named_and_not_guessed() -> None:
     with pytest.raises(UnknownFormat, match="type 9"):
         decode_entry(pb.LogEntry(index=3, type=pb.EntryType.ValueType(9)))
-    with pytest.raises(UnknownFormat, match="unknown kind"):
+    with pytest.raises(UnknownFormat, match="of a kind"):
         decode_batch(pb.PeerBatch(messages=[pb.PeerMessage(term=1)]))
+    with pytest.raises(UnknownFormat, match="both voter and learner"):
+        decode_snapshot(pb.InstallSnapshot(voters=[1, 2], learners=[2]))

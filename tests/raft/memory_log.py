@@ -51,6 +51,11 @@ class MemoryLog:
         del self.held[: index - self.base_index]
         self.base_index = index
 
+    def reset(self, index: int, term: int) -> None:
+        """Begin anew behind a snapshot."""
+        self.held.clear()
+        self.base_index, self.base_term = index, term
+
     def terms(self) -> list[int]:
         return [entry.term for entry in self.held]
 

@@ -6,10 +6,19 @@ It knows every durable image, every log and every message, and nothing of how th
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from raftd.raft.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
+from raftd.raft.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    InstallSnapshot,
+    InstallSnapshotReply,
+    Message,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+)
 from raftd.raft.quorum import has_quorum
 from raftd.raft.ready import Ready, Transition
-from raftd.raft.types import Configuration, Entry, EntryType, NodeId, ReadContext, Role
+from raftd.raft.types import Configuration, Entry, EntryType, NodeId, ReadContext, Role, Snapshot
 from tests.raft.changes import decode_change, expected
 from tests.raft.peer import Peer
 
@@ -32,6 +41,8 @@ class Oracle:
         """(index, term) -> the chain of the log that it ends."""
         self._logs: dict[NodeId, list[Position]] = {}
         """Each node's log as its Readys gave it to the disk."""
+        self._prefix: list[Position] = []
+        """What is committed, as far as anybody has applied it."""
         self._applied: dict[int, tuple[int, bytes]] = {}
         self._committed: dict[int, tuple[int, int]] = {}
         """Term of a leader -> the highest (index, term of the entry) that it committed."""
@@ -52,6 +63,8 @@ class Oracle:
                 "change truncated",
                 "joint",
                 "handed over",
+                "snapshot restored",
+                "snapshot over a tail",
             ),
             0,
         )
@@ -59,8 +72,7 @@ class Oracle:
 
     def started(self, peer: Peer) -> None:
         """A new life began: what was said must still be known."""
-        self._logs[peer.id] = []
-        self._changes[peer.id] = []
+        self._begin_behind(peer.id, peer.disk.entries.base_index)
         self._commits[peer.id] = 0
         self._extend(peer.id, peer.disk.entries.held)
         durable = peer.disk.hard_state.term
@@ -75,6 +87,9 @@ class Oracle:
             other.entries and other.entries[-1].index >= ready.entries[0].index for other in peer.pending
         ):
             self.seen["tail in flight truncated"] += 1
+        if ready.snapshot is not None:
+            self.seen["snapshot over a tail"] += len(self._logs[peer.id]) > self._commits[peer.id]
+            self._begin_behind(peer.id, ready.snapshot.index)
         self._extend(peer.id, ready.entries)
         self.look(peer)
         changes = self._changes[peer.id]
@@ -93,12 +108,31 @@ class Oracle:
         """SameApply, and the same configuration everywhere before the same entry."""
         self.look(peer)
         content = (entry.term, entry.data)
+        if entry.index == len(self._prefix) + 1:
+            self._prefix.append(Position(entry.term, self._chains[entry.index, entry.term]))
         known = self._applied.setdefault(entry.index, content)
         assert known == content, f"SameApply: {peer.id} applies {content} at {entry.index}, another {known}"
         if entry.type is EntryType.CONF_CHANGE:
             configuration = self._configurations.setdefault(entry.index, peer.configuration)
             assert configuration == peer.configuration, (
                 f"SameApply: before {entry.index} {peer.id} has {peer.configuration}, another {configuration}"
+            )
+
+    def on_restored(self, peer: Peer, snapshot: Snapshot) -> None:
+        """SnapshotEqualsReplay: of the state and of the configuration."""
+        self.seen["snapshot restored"] += 1
+        assert [entry.index for entry in peer.applied] == list(range(1, snapshot.index + 1))
+        for entry in peer.applied:
+            assert self._applied[entry.index] == (entry.term, entry.data), (
+                f"{snapshot} has another {entry.index}"
+            )
+        # An entry of a configuration that is being left was applied in the joint one.
+        before = [index for index in self._configurations if index <= snapshot.index]
+        if before:
+            last = peer.applied[max(before) - 1]
+            configuration = expected(self._configurations[last.index], decode_change(last.data))
+            assert peer.configuration == configuration, (
+                f"{peer.id} has {peer.configuration}, not {configuration}"
             )
 
     def on_changed(self, peer: Peer, entry: Entry) -> None:
@@ -131,7 +165,8 @@ class Oracle:
             self._commit_rose(peer, before, commit)
 
     def _holds(self, leader: Peer, index: int, term: int) -> None:
-        assert leader.raw.state.log.term(index) == term, (
+        log = leader.raw.state.log
+        assert index < log.first_index or log.term(index) == term, (
             f"LeaderComplete: {leader.id} ({leader.term}) lacks {index}@{term}"
         )
 
@@ -147,12 +182,15 @@ class Oracle:
         holders = [
             peer.id
             for peer in self._peers.values()
-            if peer.disk.entries.last_index >= index and peer.disk.entries.term(index) == term
+            if peer.disk.entries.base_index > index
+            or (peer.disk.entries.last_index >= index and peer.disk.entries.term(index) == term)
         ]
         assert has_quorum(leader.configuration, holders), (
             f"QuorumsMeet: {index}@{term} is durable only at {holders}"
         )
-        self.seen["old term committed"] += any(log.term(i) != term for i in range(before + 1, index))
+        self.seen["old term committed"] += any(
+            log.term(i) != term for i in range(max(before + 1, log.first_index), index)
+        )
         self._committed[term] = (index, term)
         for peer in self._peers.values():
             if peer.is_up and peer.role is Role.LEADER and peer.term > term:
@@ -175,12 +213,12 @@ class Oracle:
                 )
             case RequestVoteReply(pre_vote=False, granted=True):
                 self._voted(peer, message.term, message.receiver)
-            case AppendEntriesReply(success=True):
+            case AppendEntriesReply(success=True) | InstallSnapshotReply(success=True):
                 self._acknowledged(peer, message)
-            case AppendEntries():
+            case AppendEntries() | InstallSnapshot() | TimeoutNow():
                 leader = self._leaders[message.term]
                 assert leader == peer.id, (
-                    f"{peer.id} sends appends of term {message.term}, which {leader} leads"
+                    f"{peer.id} speaks as the leader of term {message.term}, which {leader} leads"
                 )
             case _:
                 pass
@@ -193,19 +231,25 @@ class Oracle:
             f"DurableBeforeSay: {peer.id} says it voted for {candidate} in {term}, its disk {disk}"
         )
 
-    def _acknowledged(self, peer: Peer, message: AppendEntriesReply) -> None:
+    def _acknowledged(self, peer: Peer, message: AppendEntriesReply | InstallSnapshotReply) -> None:
         index, disk = message.match_index, peer.disk.entries
         assert disk.last_index >= index, (
             f"DurableBeforeSay: {message}, but the disk ends at {disk.last_index}"
         )
         leader = self._peers[message.receiver]
-        if leader.is_up and leader.role is Role.LEADER and leader.term == message.term:
+        leads = leader.is_up and leader.role is Role.LEADER and leader.term == message.term
+        if leads and index >= disk.base_index:
             known = leader.raw.state.log.term(index)
             assert known in (None, disk.term(index)), f"{message}, but the logs differ there"
 
     def read_asked(self, peer: Peer, context: ReadContext) -> None:
         """Remember what is committed anywhere: the answer must cover it."""
         self._reads[peer.id, context] = max(index for index, _ in [(0, 0), *self._committed.values()])
+
+    def _begin_behind(self, node: NodeId, index: int) -> None:
+        """The node's log begins with a snapshot."""
+        self._logs[node] = self._prefix[:index]
+        self._changes[node] = sorted(each for each in self._configurations if each <= index)
 
     def _extend(self, node: NodeId, entries: Iterable[Entry]) -> None:
         """LogMatching: an entry of equal index and term ends an equal log."""

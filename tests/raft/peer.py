@@ -5,12 +5,12 @@ until `persist` is called, and lets messages out when the contract allows.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from raftd.raft import invariants
-from raftd.raft.messages import Message
+from raftd.raft.messages import InstallSnapshot, Message
 from raftd.raft.raw_node import RawNode
 from raftd.raft.ready import Ready, Transition
 from raftd.raft.types import (
@@ -23,6 +23,7 @@ from raftd.raft.types import (
     Proposed,
     ReadContext,
     Role,
+    Snapshot,
 )
 from tests.raft.changes import change_of, decode_change, encode_change
 from tests.raft.memory_log import MemoryLog
@@ -35,17 +36,23 @@ class Disk:
     hard_state: HardState
     entries: MemoryLog
     unsynced: HardState | None = None
+    snapshot: Snapshot | None = None
+    content: tuple[Entry, ...] = ()
+    """Of the snapshot: everything that was applied, which is a good state machine for a test."""
 
-    def write(self, ready: Ready) -> None:
-        self.entries.write(ready.entries)
+    def write(self, ready: Ready, received: Mapping[Snapshot, tuple[Entry, ...]]) -> None:
+        self.tear(ready, received)
         newest = ready.hard_state or self.unsynced or self.hard_state
         if ready.must_sync:
             self.hard_state, self.unsynced = newest, None
         else:
             self.unsynced = newest
 
-    def tear(self, ready: Ready) -> None:
+    def tear(self, ready: Ready, received: Mapping[Snapshot, tuple[Entry, ...]]) -> None:
         """The write got as far as the entries."""
+        if ready.snapshot is not None:
+            self.snapshot, self.content = ready.snapshot, received[ready.snapshot]
+            self.entries.reset(ready.snapshot.index, ready.snapshot.term)
         self.entries.write(ready.entries)
 
 
@@ -90,6 +97,8 @@ class Peer:
         """Called before a committed entry is applied."""
         self.on_changed: Callable[[Peer, Entry], None] = lambda peer, entry: None
         """Called when a CONF_CHANGE has been applied."""
+        self.on_restored: Callable[[Peer, Snapshot], None] = lambda peer, snapshot: None
+        """Called when a snapshot has taken the place of the applied state."""
         self.on_moved: Callable[[Peer], None] = lambda peer: None
         """Called when the commit may have moved, before the role can change again."""
         return self
@@ -103,17 +112,21 @@ class Peer:
             self.disk.entries.base_index,
             self.disk.entries.base_term,
         )
+        snapshot = self.disk.snapshot
         self.raw = RawNode(
             self.config,
-            self.founded,
+            self.founded if snapshot is None else snapshot.configuration,
             self.disk.hard_state,
             self.visible,
-            applied=self.visible.base_index,
+            applied=self.visible.base_index if snapshot is None else snapshot.index,
             on_transition=lambda transition: self.on_transition(self, transition),
+            snapshot=snapshot,
         )
+        self.received: dict[Snapshot, tuple[Entry, ...]] = {}
+        """The bytes of snapshots that came in."""
         self.pending: deque[Ready] = deque()
-        self.unapplied: deque[Entry] = deque()
-        self.applied: list[Entry] = []
+        self.unapplied: deque[Entry | Snapshot] = deque()
+        self.applied: list[Entry] = list(self.disk.content)
         self.reads: dict[ReadContext, int] = {}
         self.reads_dropped: list[ReadContext] = []
 
@@ -194,7 +207,7 @@ class Peer:
         self.on_ready(self, ready)
         for message in ready.messages:
             self.on_message(self, message)
-        if ready.entries or ready.hard_state or ready.messages_after_persist:
+        if ready.entries or ready.hard_state or ready.messages_after_persist or ready.snapshot:
             self.pending.append(ready)
         self.unapplied += ready.committed_entries
         if self.apply_through:
@@ -207,6 +220,9 @@ class Peer:
         """Apply so many of the committed entries that were handed out."""
         for _ in range(min(count, len(self.unapplied))):
             entry = self.unapplied.popleft()
+            if isinstance(entry, Snapshot):
+                self._restore(entry)
+                continue
             self.on_apply(self, entry)
             self.applied.append(entry)
             if entry.type is EntryType.CONF_CHANGE:
@@ -214,6 +230,33 @@ class Peer:
                 self.on_changed(self, entry)
         if self.applied:
             self.raw.applied(self.applied[-1].index)
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        self.applied = list(self.received[snapshot])
+        self.raw.applied(snapshot.index)
+        self.on_restored(self, snapshot)
+
+    def has_more_than_its_snapshot(self) -> bool:
+        """Whether something is applied that no durable snapshot holds."""
+        known = 0 if self.disk.snapshot is None else self.disk.snapshot.index
+        return bool(self.applied) and self.applied[-1].index > known
+
+    def take_snapshot(self, keep: int = 0) -> Snapshot:
+        """Of what is applied; the log is compacted but for the last ``keep`` entries of that."""
+        index, log = self.applied[-1].index, self.disk.entries
+        snapshot = Snapshot(index, log.term(index), self.configuration, len(self.applied))
+        self.disk.snapshot, self.disk.content = snapshot, tuple(self.applied)
+        self.raw.snapshot_taken(snapshot)
+        for image in (self.disk.entries, self.visible):
+            if index - keep > image.base_index:
+                image.compact(index - keep)
+        return snapshot
+
+    def receive(self, message: InstallSnapshot, content: tuple[Entry, ...]) -> None:
+        """All bytes of a snapshot are here."""
+        self.received[message.snapshot] = content
+        self.raw.step(message)
+        self.on_moved(self)
 
     def change(self, *changes: str) -> Proposed:
         """Propose a change of the membership, as `change_of` spells it."""
@@ -223,10 +266,16 @@ class Peer:
     def persist(self) -> None:
         """The oldest write completes."""
         ready = self.pending.popleft()
-        self.disk.write(ready)
+        self.disk.write(ready, self.received)
+        if ready.snapshot is not None:
+            self.visible.reset(ready.snapshot.index, ready.snapshot.term)
         self.visible.write(ready.entries)
         for message in ready.messages_after_persist:
             self.on_message(self, message)
         self.raw.persisted(ready.number)
         invariants.check(self.raw)
         self.on_moved(self)
+        if ready.snapshot is not None:
+            self.unapplied.append(ready.snapshot)
+            if self.apply_through:
+                self.apply(len(self.unapplied))

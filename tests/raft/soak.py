@@ -62,6 +62,8 @@ class Soak:
         """Nodes that are not members at first. Where there are any, the membership changes now and then."""
         for node in range(self.spares):
             self.cluster.add(voters + len(learners) + 1 + node)
+        self.compacts = random.random() < (0.9 if busy else 0.6)
+        """Whether snapshots are taken and the log is compacted."""
         self.faults = {fault for fault in FAULTS if random.random() < 0.5}
         self.slow: set[NodeId] = set()
         """Disks that are, for a while, so slow that elections happen while their writes are under way."""
@@ -107,6 +109,11 @@ class Soak:
 
     def _deliver(self) -> None:
         network, random = self.cluster.network, self.random
+        if self.cluster.streams and random.random() < 0.1:
+            position = random.randrange(len(self.cluster.streams))
+            breaks = random.random() < 0.3
+            self.happened["stream broke"] += breaks
+            self.cluster.end_stream(position, breaks=breaks)
         for _ in range(min(len(network), random.randrange(1, 8))):
             position = (
                 random.randrange(len(network)) if "reorder" in self.faults and random.random() < 0.3 else 0
@@ -163,6 +170,9 @@ class Soak:
         for peer in self._up():
             if not peer.apply_through and self.random.random() < 0.3:
                 peer.apply(self.random.randrange(1, 4))
+            if self.compacts and peer.has_more_than_its_snapshot() and self.random.random() < 0.1:
+                peer.take_snapshot(keep=self.random.randrange(8))
+                self.happened["compacted"] += 1
 
     def _operator(self) -> None:
         """Change the membership, or hand over the leadership, or try to."""
@@ -240,10 +250,10 @@ class Soak:
             # The disk had some of what was queued, and perhaps told nobody.
             written = self.random.randrange(len(peer.pending) + 1)
             for ready in list(peer.pending)[:written]:
-                peer.disk.write(ready)
+                peer.disk.write(ready, peer.received)
             if written < len(peer.pending) and self.random.random() < 0.5:
                 self.happened["torn write"] += bool(peer.pending[written].entries)
-                peer.disk.tear(peer.pending[written])
+                peer.disk.tear(peer.pending[written], peer.received)
             peer.crash(keep_unsynced=self.random.random() < 0.5)
 
     def _calm(self) -> None:
@@ -287,8 +297,12 @@ class Soak:
         if settings["pre_vote"] and settings["check_quorum"]:
             return
         for leader in self.cluster.leaders()[-1:]:
-            for node in self.cluster.peers.keys() - set(self.cluster[leader].configuration.members()):
-                self.cluster.crash(node)
+            members = self.cluster[leader].configuration.members()
+            for node, peer in self.cluster.peers.items():
+                if node not in members:
+                    peer.crash()
+                elif not peer.is_up:  # stopped as a stranger, and then a change went through
+                    self.cluster.restart(node)
 
 
 def soak(seed: int, steps: int = 3000, *, busy: bool = False) -> Counter[str]:

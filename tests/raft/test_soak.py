@@ -15,11 +15,12 @@ from raftd.raft import core, election, follower, leader, reconfiguration, tracke
 from raftd.raft.log import Log
 from raftd.raft.membership import next_configuration
 from raftd.raft.messages import AppendEntries, RequestVote
+from raftd.raft.progress import Progress
 from raftd.raft.quorum import committed_index, vote_result
 from raftd.raft.raw_node import RawNode
 from raftd.raft.state import RaftState
 from raftd.raft.tracker import Tracker
-from raftd.raft.types import Configuration, Entry, EntryType, InvariantViolation, Role
+from raftd.raft.types import Configuration, Entry, EntryType, InvariantViolation, Role, Snapshot
 from raftd.raft.unstable import Unstable
 from tests.raft.soak import soak
 
@@ -273,6 +274,30 @@ def never_gives_a_transfer_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transfer, "tick", lambda state: None)
 
 
+def keeps_a_conflicting_tail_behind_a_snapshot(patch: pytest.MonkeyPatch) -> None:
+    restore = Log.restore
+
+    def keep(self: Log, snapshot: Snapshot) -> None:
+        tail, _ = self.slice(snapshot.index + 1, self.last_index + 1, 10**9)
+        restore(self, snapshot)
+        if tail:
+            self.append(tail)
+
+    patch.setattr(Log, "restore", keep)
+
+
+def forgets_the_configuration_of_a_snapshot(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reconfiguration, "applied", reconfiguration.leave_joint)
+
+
+def calls_a_snapshot_durable_before_it_is(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Unstable, "durable_index", property(lambda self: self.offset - 1))
+
+
+def waits_for_ever_for_a_broken_stream(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Progress, "snapshot_reported", lambda self, arrived: None)
+
+
 NEEDS_AN_OPERATOR: list[Patch] = [
     changes_while_a_change_is_pending,
     campaigns_before_it_has_applied_a_change,
@@ -284,6 +309,10 @@ NEEDS_AN_OPERATOR: list[Patch] = [
     leads_on_when_it_is_removed,
     says_nothing_of_the_commit_to_candidates,
     never_gives_a_transfer_up,
+    keeps_a_conflicting_tail_behind_a_snapshot,
+    forgets_the_configuration_of_a_snapshot,
+    calls_a_snapshot_durable_before_it_is,
+    waits_for_ever_for_a_broken_stream,
 ]
 """These show soonest where the membership changes all the time."""
 
