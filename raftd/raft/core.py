@@ -43,7 +43,8 @@ def step(state: RaftState, message: Message) -> None:
     match message:
         case RequestVote():
             election.learn_commit(state, message)
-            election.handle_request_vote(state, message)
+            if message.transfer or not state.is_promised():
+                election.handle_request_vote(state, message)
         case RequestVoteReply():
             election.learn_commit(state, message)
             election.handle_vote_reply(state, message)

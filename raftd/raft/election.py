@@ -19,7 +19,7 @@ def tick(state: RaftState) -> None:
 def campaign(state: RaftState) -> None:
     """Stand for election, or first ask whether that would succeed. Nothing happens where the node may not."""
     # The timer is left alone where it may not: were it reset, a dead leader's lease would seem to go on.
-    if not _may_campaign(state):
+    if not _may_campaign(state) or state.is_promised():
         return
     if state.config.pre_vote:
         _become_pre_candidate(state)

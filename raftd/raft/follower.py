@@ -8,7 +8,7 @@ from raftd.raft.state import RaftState
 
 def handle_append(state: RaftState, message: AppendEntries) -> None:
     """Take the entries in if they fit and answer. The caller has made sure that the sender leads this term."""
-    state.election_elapsed = 0
+    state.heard_leader()
     log = state.log
     prev = message.prev_log_index
     if prev < log.first_index - 1:
@@ -66,7 +66,7 @@ def _refuse(state: RaftState, message: AppendEntries) -> None:
 
 def handle_install_snapshot(state: RaftState, message: InstallSnapshot) -> None:
     """A snapshot has arrived: install it, unless this log has all that is in it. The sender leads this term."""
-    state.election_elapsed = 0
+    state.heard_leader()
     snapshot, log = message.snapshot, state.log
     if snapshot.index > log.commit:
         if log.matches(snapshot.index, snapshot.term):

@@ -33,6 +33,7 @@ def become_leader(state: RaftState) -> None:
     state.election_elapsed = 0
     state.heartbeat_elapsed = 0
     state.round = 0
+    state.lease.begin_term()
     state.quota.clear()
     state.tracker.votes.clear()
     state.tracker.reset_progress(state.log.last_index)
@@ -102,6 +103,8 @@ def tick(state: RaftState) -> None:
     transfer.tick(state)
     if state.heartbeat_elapsed >= config.heartbeat_ticks:
         state.heartbeat_elapsed = 0
+        if state.lease.is_on:
+            _next_round(state)
         for node, progress in state.tracker.peers():
             _send_heartbeat(state, node, progress)
 
@@ -130,7 +133,10 @@ def _send_heartbeat(state: RaftState, node: NodeId, progress: Progress) -> None:
 def flush(state: RaftState) -> None:
     """Cut the messages for everything that came up since the last Ready: a read round, new entries, a new commit."""
     if state.reads.waiting and state.has_committed_in_term():
-        _begin_round(state)
+        if state.lease.holds():
+            state.reads.confirm_waiting(state.log.commit)
+        else:
+            _begin_round(state)
     if not state.flush_wanted:
         return
     state.flush_wanted = False
@@ -140,12 +146,18 @@ def flush(state: RaftState) -> None:
         _replicate(state, node, progress, cut)
 
 
-def _begin_round(state: RaftState) -> None:
+def _next_round(state: RaftState) -> None:
     state.round += 1
-    state.reads.begin(state.round, state.log.commit)
+    state.lease.sent(state.round)
     own = state.tracker.progress.get(state.id)
     if own is not None:
         own.acked_round = state.round
+    state.lease.confirm(state.tracker.confirmed_round())
+
+
+def _begin_round(state: RaftState) -> None:
+    _next_round(state)
+    state.reads.begin(state.round, state.log.commit)
     for node, progress in state.tracker.peers():
         if not progress.is_learner:
             _send_heartbeat(state, node, progress)
@@ -243,7 +255,9 @@ def handle_reply(state: RaftState, message: AppendEntriesReply | InstallSnapshot
 def _handle_append_reply(state: RaftState, message: AppendEntriesReply, progress: Progress) -> None:
     if progress.acked_round < message.round <= state.round:
         progress.acked_round = message.round
-        state.reads.confirm(state.tracker.confirmed_round())
+        confirmed = state.tracker.confirmed_round()
+        state.reads.confirm(confirmed)
+        state.lease.confirm(confirmed)
     if message.heartbeat:
         _handle_heartbeat_reply(state, message.sender, progress)
     elif message.success:

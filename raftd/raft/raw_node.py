@@ -118,6 +118,10 @@ class RawNode:
             raise ReadContextInUse(context)
         self.state.reads.add(context)
 
+    def holds_lease(self) -> bool:
+        """Whether this node leads and surely nobody else does at this moment. Always False where leases are off."""
+        return self.state.role is Role.LEADER and self.state.lease.holds()
+
     def transfer_leadership(self, to: NodeId) -> None:
         """Hand the leadership over to a voter; the soft state says when it is gone. Proposals are refused until then,
         or until an election timeout has passed without success. Nothing happens where ``to`` leads already.

@@ -2,7 +2,8 @@
 
 A read waits until the leader has committed an entry of its own term, then for a round: a number that every message
 to the followers carries and every answer echoes. When a quorum has echoed a round that began after the read came
-in, this node was still the leader then, and what was committed when the round began covers the read.
+in, this node was still the leader then, and what was committed when the round began covers the read. While a lease
+holds (``lease``) no round is needed.
 """
 
 from __future__ import annotations
@@ -49,6 +50,12 @@ class ReadOnly:
     def begin(self, number: int, commit: int) -> None:
         """A round begins for all that wait."""
         self._rounds.append(_Round(number, commit, tuple(self.waiting)))
+        self.waiting.clear()
+
+    def confirm_waiting(self, commit: int) -> None:
+        """A lease holds: what is committed now covers all that wait."""
+        self._pending.difference_update(self.waiting)
+        self.confirmed.extend(ReadState(context, commit, by_lease=True) for context in self.waiting)
         self.waiting.clear()
 
     def confirm(self, number: int) -> None:

@@ -51,10 +51,14 @@ from raftd.raft.types import (
 
 @dataclass(frozen=True, slots=True)
 class ReadState:
-    """A confirmed read: serve it from the state machine once that has applied ``index``."""
+    """A confirmed read: serve it from the state machine once that has applied ``index``.
+
+    ``by_lease``: read the state, and then answer only if ``RawNode.holds_lease`` still says yes; else ask again.
+    """
 
     context: ReadContext
     index: int
+    by_lease: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ def install(state: RaftState, configuration: Configuration) -> None:
         # Fewer may now be a quorum.
         if state.transfer_target not in (NO_NODE, *configuration.voters):
             state.transfer_target = NO_NODE
+        state.lease.restart()
         leader.maybe_commit(state)
         state.reads.confirm(state.tracker.confirmed_round())
         state.flush_wanted = True

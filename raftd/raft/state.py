@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from raftd.raft.durability import Durability
+from raftd.raft.lease import Lease
 from raftd.raft.log import Log, LogReader
 from raftd.raft.messages import AppendEntriesReply, InstallSnapshotReply, Message, RequestVote
 from raftd.raft.quota import UncommittedQuota
@@ -28,9 +29,9 @@ class RaftState:
 
     __slots__ = (
         "config", "durability", "election_elapsed", "election_timeout", "flush_wanted", "heartbeat_elapsed",
-        "held", "id", "leader", "log", "messages", "on_transition", "pending_change", "quota", "reads",
-        "restored", "role", "round", "snapshot", "term", "ticks", "tracker", "transfer_elapsed",
-        "transfer_target", "transfer_told", "vote",
+        "held", "id", "leader", "lease", "log", "messages", "on_transition", "pending_change",
+        "promised_until", "quota", "reads", "restored", "role", "round", "snapshot", "term", "ticks",
+        "tracker", "transfer_elapsed", "transfer_target", "transfer_told", "vote",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +57,7 @@ class RaftState:
         """What took the place of the log and is not applied yet, oldest first."""
         self.durability = Durability(hard_state)
         self.reads = ReadOnly()
+        self.lease = Lease(config.lease_ms, config.clock_ms)
         self.quota = UncommittedQuota(config.max_uncommitted_bytes)
         self.on_transition = on_transition
 
@@ -68,6 +70,9 @@ class RaftState:
 
         self.ticks = 0
         """Ticks of this life."""
+        self.promised_until = config.election_ticks
+        """Where leases are used: the tick before which no vote is given. At the start nobody knows what was promised in
+        the life before."""
         self.election_elapsed = 0
         """Ticks since the leader was heard or a vote was given; on a leader, since the last check of the quorum."""
         self.heartbeat_elapsed = 0
@@ -150,9 +155,18 @@ class RaftState:
         self.flush_wanted = False
         self.trace(event)
 
+    def heard_leader(self) -> None:
+        """An append or a snapshot came from the leader of this term."""
+        self.election_elapsed = 0
+        self.promised_until = self.ticks + self.config.election_ticks
+
+    def is_promised(self) -> bool:
+        """Whether a leader, of whatever term, may count on this node to elect nobody else now (``lease``)."""
+        return self.lease.is_on and self.ticks < self.promised_until
+
     def is_leased(self) -> bool:
         """Whether a leader was heard so recently that no other may be elected (thesis §6.2, §4.2.3)."""
-        return (
+        return self.is_promised() or (
             self.config.check_quorum
             and self.leader != NO_NODE
             and self.election_elapsed < self.config.election_ticks

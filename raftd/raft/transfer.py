@@ -33,7 +33,8 @@ def tell_if_level(state: RaftState, node: NodeId) -> None:
 
 
 def tell(state: RaftState, node: NodeId) -> None:
-    """Have the node stand for election now."""
+    """Have the node stand for election now. Its requests override what was promised to this leader."""
+    state.lease.end()
     state.send(TimeoutNow(sender=state.id, receiver=node, term=state.term))
 
 

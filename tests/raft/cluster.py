@@ -31,7 +31,9 @@ class Cluster:
     ) -> None:
         self.founded = configuration = Configuration(tuple(range(1, voters + 1)), tuple(learners))
         self.seed = seed
-        self.settings = settings
+        self.now_ms = 0
+        """A clock for leases: a tick of everybody is a millisecond."""
+        self.settings = {"clock_ms": lambda: self.now_ms, **settings}
         self.network: list[Message] = []
         self.streams: list[tuple[InstallSnapshot, tuple[Entry, ...]]] = []
         """Snapshots on their way, each with its bytes."""
@@ -84,6 +86,7 @@ class Cluster:
     def tick(self, count: int = 1, only: Iterable[NodeId] | None = None) -> None:
         """Tick (all, or only these), everything settling after each tick."""
         for _ in range(count):
+            self.now_ms += 1
             for node in self.peers if only is None else only:
                 if self[node].is_up:
                     self[node].tick()

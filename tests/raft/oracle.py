@@ -56,6 +56,7 @@ class Oracle:
         self.seen = dict.fromkeys(
             (
                 "read confirmed",
+                "read by lease",
                 "read dropped",
                 "long tail truncated",
                 "tail in flight truncated",
@@ -99,7 +100,7 @@ class Oracle:
         for read in ready.read_states:
             floor = self._reads.pop((peer.id, read.context))
             assert read.index >= floor, f"ReadFresh: {read}, but {floor} was committed when it was asked"
-            self.seen["read confirmed"] += 1
+            self.seen["read by lease" if read.by_lease else "read confirmed"] += 1
         for context in ready.reads_dropped:
             del self._reads[peer.id, context]
             self.seen["read dropped"] += 1
@@ -156,6 +157,10 @@ class Oracle:
             return
         if peer.term not in self._leaders:
             self._leaders[peer.term] = peer.id
+            for other in self._peers.values():
+                assert not other.is_up or other is peer or not other.raw.holds_lease(), (
+                    f"LeaseExcludes: {other.id} holds a lease while {peer.id} is elected"
+                )
             for term, position in self._committed.items():
                 if term < peer.term:
                     self._holds(peer, *position)

@@ -56,7 +56,9 @@ class Soak:
             max_uncommitted_bytes=random.choice((20, 1000)),
             max_committed_bytes_per_ready=random.choice((1, 100, 100_000)),
             pre_vote=random.random() < 0.7,
-            check_quorum=random.random() < 0.8,
+            check_quorum=(check_quorum := random.random() < 0.8),
+            # No member ticks faster than the clock, so that the whole of what is promised may be counted on.
+            lease_ms=random.choice((0, 10)) if check_quorum else 0,
         )
         self.spares = random.choice((1, 2, 3) if busy else (0, 0, 1, 2, 3))
         """Nodes that are not members at first. Where there are any, the membership changes now and then."""
@@ -103,6 +105,7 @@ class Soak:
         return self.random.choice(up) if up else None
 
     def _tick(self) -> None:
+        self.cluster.now_ms += 1
         for peer in self._up():
             if self.random.random() < 0.8:
                 peer.raw.tick()
@@ -220,7 +223,9 @@ class Soak:
             case "unreachable" if peer is not None:
                 peer.raw.report_unreachable(self.random.choice(sorted(self.cluster.peers)))
             case "stall" if peer is not None:
-                for _ in range(self.random.randrange(5, 25)):
+                count = self.random.randrange(5, 25)
+                self.cluster.now_ms += count
+                for _ in range(count):
                     peer.raw.tick()
             case "campaign" if peer is not None:
                 peer.raw.campaign()

@@ -10,6 +10,7 @@ from raftd.raft import invariants
 from raftd.raft.messages import (
     AppendEntries,
     AppendEntriesReply,
+    InstallSnapshotReply,
     Message,
     RequestVote,
     RequestVoteReply,
@@ -126,6 +127,7 @@ ENTRIES = st.lists(st.builds(Entry, ANY, ANY, st.sampled_from(EntryType), st.jus
 NODE = st.integers(-1, 6)
 MESSAGES = st.one_of(
     st.builds(RequestVote, NODE, st.just(1), ANY, ANY, ANY, st.booleans(), st.booleans(), ANY, ANY),
+    st.builds(InstallSnapshotReply, NODE, st.just(1), ANY, st.booleans(), ANY),
     st.builds(TimeoutNow, NODE, st.just(1), ANY),
     st.builds(RequestVoteReply, NODE, st.just(1), ANY, st.booleans(), st.booleans(), ANY, ANY),
     st.builds(AppendEntries, NODE, st.just(1), ANY, ANY, ANY, ENTRIES, ANY, ANY, st.booleans()),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from raftd.raft import core, election, follower, leader, reconfiguration, tracker, transfer
+from raftd.raft.lease import Lease
 from raftd.raft.log import Log
 from raftd.raft.membership import next_configuration
 from raftd.raft.messages import AppendEntries, RequestVote
@@ -298,6 +299,10 @@ def waits_for_ever_for_a_broken_stream(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Progress, "snapshot_reported", lambda self, arrived: None)
 
 
+def keeps_its_lease_when_it_tells_another_to_stand(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lease, "end", lambda self: None)
+
+
 NEEDS_AN_OPERATOR: list[Patch] = [
     changes_while_a_change_is_pending,
     campaigns_before_it_has_applied_a_change,
@@ -313,6 +318,7 @@ NEEDS_AN_OPERATOR: list[Patch] = [
     forgets_the_configuration_of_a_snapshot,
     calls_a_snapshot_durable_before_it_is,
     waits_for_ever_for_a_broken_stream,
+    keeps_its_lease_when_it_tells_another_to_stand,
 ]
 """These show soonest where the membership changes all the time."""
 
