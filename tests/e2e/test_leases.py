@@ -3,7 +3,9 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
+from raftctl.cluster.process import ProcessIdentity, is_alive, marked_with
 from tests.e2e.conftest import Cluster, shell
 from tests.support import wait_until
 
@@ -30,33 +32,57 @@ def attempt_pid(directory: Path, attempt: int) -> int:
     )
 
 
+def slots_of(cluster: Cluster, node: str) -> tuple[ProcessIdentity, ...]:
+    """The processes of a node's slots; their supervisor bears the same mark."""
+    infos = {info["id"]: info for info in cluster.json("raft", "status")["nodes"]}
+    marked = marked_with("RAFTD_SLOT_OF", [infos[node]["store_id"]])
+    return tuple(
+        one for one in marked if b"raftd.executor.slot\0" in Path(f"/proc/{one.pid}/cmdline").read_bytes()
+    )
+
+
+def token(attempt: dict[str, Any]) -> tuple[int, int]:
+    """Its fencing token: the epoch, and what is counted in it."""
+    epoch, counter = map(int, attempt["fencing_token"].split("."))
+    return epoch, counter
+
+
 def test_a_paused_node_s_attempt_is_dead_before_the_task_runs_elsewhere(
     five: Cluster, tmp_path: Path
 ) -> None:
-    # What the second attempt finds: the first one's process, if it lived still.
+    """One attempt in a process of its own, whose successor looks for it; and one in a slot of another node."""
     look = f"kill -0 $(cat {tmp_path}/1) 2>/dev/null && echo alive || echo dead"
     body = f"[ $RAFTD_ATTEMPT = 1 ] && echo $$ > {tmp_path}/1 && exec sleep 60; ({look}) > {tmp_path}/verdict"
-    task = five.submit(*shell(body))
-    node = five.wait_running(task)["node"]
+    own, in_slot = five.submit(*shell(body)), five.submit("sleep", "60")
+    nodes = {task: five.wait_running(task)["node"] for task in (own, in_slot)}
     first = attempt_pid(tmp_path, 1)
-    five.run("node", "pause", node)
-    ended = five.json("task", "wait", task, "--timeout", "40s")
+    slots = slots_of(five, nodes[in_slot])
+    assert slots
+    five.run("node", "pause", *nodes.values())
+
+    def moved() -> list[dict[str, Any]]:
+        attempts: list[dict[str, Any]] = five.task(in_slot, "--timeout", "20s")["attempts"]
+        return attempts if len(attempts) > 1 else []
+
+    attempts = {in_slot: wait_until(moved, 40, "the other task runs again")}
+    assert not any(is_alive(slot) for slot in slots)
+    five.run("task", "wait", own, "--timeout", "40s")
     assert (tmp_path / "verdict").read_text().strip() == "dead"
     assert not alive(first)
-    [found] = ended if isinstance(ended, list) else [ended]
-    assert [(one["node"] == node, one["outcome"]) for one in found["attempts"]] == [
-        (True, "lost"),
-        (False, "succeeded"),
-    ]
-    tokens = [tuple(map(int, one["fencing_token"].split("."))) for one in found["attempts"]]
-    assert tokens[0] < tokens[1]
-    five.run("node", "resume", node)
+    five.run("task", "cancel", in_slot)
+    attempts[own] = five.task(own)["attempts"]
+    for task, last in ((own, "succeeded"), (in_slot, "running")):
+        one, other = attempts[task]
+        assert (one["node"], one["outcome"]) == (nodes[task], "lost")
+        assert (other["node"] in nodes.values(), other["outcome"]) == (False, last)
+        assert token(one) < token(other)
+    five.run("node", "resume", *nodes.values())
     five.run("cluster", "wait", "--for", "healthy", "--timeout", "30s")
 
 
 def test_a_new_leader_keeps_what_runs(five: Cluster, tmp_path: Path) -> None:
     leader = five.leader()
-    body = f"echo $$ > {tmp_path}/$RAFTD_ARRAY_INDEX; exec sleep 5"
+    body = f"echo $$ >> {tmp_path}/$RAFTD_ARRAY_INDEX; exec sleep 5"
     job = five.submit("--array", "0-4", *shell(body))
     wait_until(lambda: len(list(tmp_path.iterdir())) == 5, 20, "one task runs on each node")
     before = {task["task_id"]: task["attempts"][-1] for task in five.tasks("--job", job)}
@@ -67,8 +93,10 @@ def test_a_new_leader_keeps_what_runs(five: Cluster, tmp_path: Path) -> None:
         first = before[task["task_id"]]
         assert task["state"] == "succeeded"
         if first["node"] != leader:
-            assert len(task["attempts"]) == 1, "what ran on a node that lives was not touched"
-            assert task["attempts"][0]["fencing_token"] == first["fencing_token"]
+            [attempt] = task["attempts"]
+            assert attempt["fencing_token"] == first["fencing_token"]
+            pids = (tmp_path / str(task["array_index"])).read_text().split()
+            assert len(pids) == 1, "what ran on a node that lives was not started anew"
 
 
 def test_cancel_kills_the_whole_tree_of_a_task_that_does_not_listen(five: Cluster, tmp_path: Path) -> None:
