@@ -130,6 +130,10 @@ class Snapshot:
     size_bytes: int = 0
 
 
+def _no_clock() -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """The settings of one core, validated when made. Times are in ticks, sizes in bytes."""
@@ -165,7 +169,7 @@ class Config:
     ``election_ticks - 1`` ticks, of which a late loop makes some at once: with ticks of 50 ms, an election timeout of
     8, two ticks at once and clocks that drift by 1 % at most, (8 - 1 - 2) * 50 ms * 0.98 = 245 ms.
     """
-    clock_ms: Callable[[], int] = field(default=lambda: 0, repr=False)
+    clock_ms: Callable[[], int] = field(default=_no_clock, repr=False)
     """Monotonic, and goes on while the machine is suspended; used only for leases."""
 
     def __post_init__(self) -> None:
