@@ -144,9 +144,13 @@ class Oracle:
         self.look(peer)
 
     def on_transition(self, peer: Peer, transition: Transition) -> None:
-        """Even a leader of one moment must hold everything committed."""
+        """Even a leader of one moment must hold everything committed, and nobody stands by an old configuration."""
         if transition.role is Role.LEADER:
             self.look(peer)
+        if transition.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
+            applied = peer.raw.state.log.applied
+            unapplied = [index for index in self._changes[peer.id] if applied < index <= peer.commit]
+            assert not unapplied, f"{peer.id} stands for election and has not applied {unapplied}"
 
     def look(self, peer: Peer) -> None:
         """CommitMonotone, OneLeaderPerTerm, LeaderComplete, QuorumsMeet: what can be seen at any moment."""
