@@ -163,9 +163,10 @@ class Checks:
                     continue
                 case RequestVote():
                     self._vote(life.name, life.store_id, term, life.store_id)
-                    self._require_durable(
-                        life, durable.last_index >= message.last_log_index or on_disk > term, message
-                    )
+                    # While it was being written the winner of this term may have been heard, and have cut the log: the
+                    # request is untrue then, and too late to be granted.
+                    late = on_disk > term or durable.terms[-1] == term
+                    self._require_durable(life, late or durable.last_index >= message.last_log_index, message)
                 case RequestVoteReply(granted=True):
                     self._vote(life.name, life.store_id, term, message.receiver)
                     kept = durable.votes.get(term) == message.receiver

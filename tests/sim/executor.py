@@ -20,7 +20,7 @@ from tests.sim.loop import NOBODY, Process, SimulatedLoop
 from tests.sim.trace import Trace
 
 KINDS = ("fail", "noop", "sleep")
-LONGEST_S = 4.0
+LONGEST_S = 2.0
 
 
 class Running:

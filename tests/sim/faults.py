@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from raftd.raft.types import Role
 from raftd.storage.segment import parse_segment_name
 from tests.sim.loop import sleep
+from tests.sim.network import Host
 from tests.sim.plan import DATA
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Faults:
     def __init__(self, world: World) -> None:
         self._world = world
         self._random = Random(f"{world.plan.seed}/faults")
+        self._doomed: tuple[Life, int, Callable[[], None]] | None = None
+        """A leader, how often it may still hear that another has its entries, and what happens then."""
         self._kinds: dict[str, Callable[[], None]] = {
             "blackout": self._blackout,
             "clock rate": self._clock_rate,
@@ -39,6 +42,7 @@ class Faults:
             "pause": self._pause,
             "power": lambda: self._kill(power=True),
             "replay": lambda: world.network.replay(self._random.choice((1, 10, 30))),
+            "short reigns": self._end_long_reign,
             "slot": self._slot,
             "slow disk": lambda: self._slow((20, 300), self._random.choice((0.5, 3.0))),
             "stalled disk": lambda: self._slow((2_500, 6_000), 1.0),
@@ -54,10 +58,13 @@ class Faults:
         kinds = [kind for kind in world.plan.faults if kind in self._kinds]
         if "short reigns" in world.plan.faults:
             world.checks.on_leader = self._end_reign
-        while kinds:
+            world.network.on_acknowledged = self._heard
+        while True:
             await sleep(random.expovariate(1 / world.plan.every_s))
             if world.loop.time() >= until_s:
                 return
+            if not kinds:
+                continue
             kind = random.choice(kinds)
             world.trace.say(f"fault: {kind}")
             world.fault_count += 1
@@ -67,11 +74,13 @@ class Faults:
         """Everything is as it should be from now on, and every node that can start does."""
         world = self._world
         world.checks.on_leader = lambda _: None
+        self._doomed = None
         world.network.conditions.calm()
         world.network.heal()
         world.network.forget_old()
         for machine in world.machines:
             machine.slow_ms = (1, 4)
+            machine.strike = None
             machine.set_disk_errno({})
             machine.supervisor.late_s = 0
             if machine.life is not None and machine.life.process.paused:
@@ -103,11 +112,19 @@ class Faults:
         return machine.life is not None and machine.life.raw.state.role is Role.LEADER
 
     def _kill(self, *, power: bool) -> None:
-        machine = self._victim()
-        if machine.up:
-            self._world.trace.count("process killed")
-        machine.kill(power=power, silently=self._random.random() < 0.5)
-        self._world.later(self._random.choice((0.1, 0.5, 1.5, 4.0)), machine.start)
+        machine, silently = self._victim(), self._random.random() < 0.5
+        back_s = self._random.choice((0.1, 0.5, 1.5, 4.0))
+
+        def kill() -> None:
+            if machine.up:
+                self._world.trace.count("process killed")
+            machine.kill(power=power, silently=silently)
+            self._world.later(back_s, machine.start)
+
+        if self._random.random() < 0.6:
+            machine.strike = kill
+        else:
+            kill()
 
     def _blackout(self) -> None:
         self._world.trace.count("power lost everywhere")
@@ -199,12 +216,14 @@ class Faults:
         world.later(0.5, machine.start)
 
     def _end_reign(self, life: Life) -> None:
-        """A new leader is gone before it has done much: the way to logs that end differently (the paper, figure 8)."""
+        """A new leader is gone before it has done much: the way to logs that end differently (the paper, figure 8).
+
+        At once, so that what it appends stays its own; or when it has just heard that another holds something; or at
+        any time.
+        """
         random = self._random
-        if random.random() < 0.4:
-            return
-        how = random.choice(("kill", "power", "isolate"))
-        back_s = random.choice((0.1, 0.6, 1.5))
+        when, how = random.choice(("at once", "heard", "later")), random.choice(("kill", "power", "isolate"))
+        back_s, outgoing_only = random.choice((0.2, 0.6, 1.5, 3.0)), random.random() < 0.5
 
         def end() -> None:
             if life.machine.life is not life:
@@ -212,13 +231,37 @@ class Faults:
             self._world.fault_count += 1
             self._world.trace.count("short reign")
             if how == "isolate":
-                self._isolate(life.store_id, outgoing_only=random.random() < 0.5)
-                self._world.later(back_s, self._world.network.heal)
+                self._isolate(life.store_id, outgoing_only=outgoing_only)
+                self._world.later(back_s, lambda: self._world.network.heal_one(life.store_id))
             else:
-                life.machine.kill(power=how == "power", silently=random.random() < 0.5)
+                life.machine.kill(power=how == "power", silently=True)
                 self._world.later(back_s, life.machine.start)
 
-        self._world.later(random.random() ** 2 * 0.06, end)
+        if random.random() < 0.25:
+            return
+        if when == "at once":
+            # What it says is lost, what it writes is not; then perhaps it dies.
+            self._isolate(life.store_id, outgoing_only=True)
+            self._world.later(back_s, lambda: self._world.network.heal_one(life.store_id))
+            self._world.later(0.03, end)
+        elif when == "heard":
+            self._doomed = (life, random.choice((1, 1, 2, 3)), end)
+        else:
+            self._world.later(random.random() ** 2 * 0.06, end)
+
+    def _end_long_reign(self) -> None:
+        """Without this, one that was left in peace would be the last one."""
+        for machine in self._world.machines:
+            if machine.life is not None and self._leads(machine):
+                self._end_reign(machine.life)
+
+    def _heard(self, host: Host) -> None:
+        if self._doomed is None or self._doomed[0] is not host:
+            return
+        life, left, end = self._doomed
+        self._doomed = (life, left - 1, end) if left > 1 else None
+        if left == 1:
+            self._world.later(0.0, end)
 
     def _slot(self) -> None:
         machine = self._machine()

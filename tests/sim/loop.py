@@ -28,12 +28,15 @@ NOBODY.run(OWNER.set, None)
 LIVELOCK_EVENTS = 20_000
 """So many callbacks without any time passing are a loop that will not end."""
 
+STORM_EVENTS = 60_000
+"""So many callbacks in one simulated second are messages that breed messages; a busy cluster has a tenth of it."""
+
 _BURIAL_S = 1e-6
 _PRUNE_COUNT = 64
 
 
 class Livelock(Exception):
-    """Callbacks keep each other busy and no time passes."""
+    """Callbacks keep each other busy and no time passes, or hardly any."""
 
 
 class Process:
@@ -128,6 +131,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._timer_number = 0
         self._cancelled_count = 0
         self._events_now = 0
+        self._second_began = 0
         self.set_exception_handler(self._on_exception)
 
     # What asyncio asks of a loop.
@@ -205,7 +209,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self._cancelled_count -= 1
         if not timers:
             raise Livelock("nothing is left to do, and somebody waits")
-        self._now_s = max(self._now_s, timers[0][0])
+        now_s = max(self._now_s, timers[0][0])
+        if int(now_s) != int(self._now_s):
+            self._second_began = self.event_count
+        elif self.event_count - self._second_began > STORM_EVENTS:
+            raise Livelock(f"a storm: {STORM_EVENTS} callbacks in one second, at {now_s} s")
+        self._now_s = now_s
         self._events_now = 0
         while timers and timers[0][0] <= self._now_s:
             self._callbacks.append(heapq.heappop(timers)[2])

@@ -7,7 +7,7 @@ the ways in which a life begins and ends.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -280,6 +280,8 @@ class Machine:
         self.gone = False
         """It refused."""
         self.slow_ms = (1, 4)
+        self.strike: Callable[[], None] | None = None
+        """What happens in the middle of the next write."""
         self.disk_errno: dict[str, int] = {}
         init_directory(
             DATA,
@@ -299,7 +301,11 @@ class Machine:
     def disk_latency_s(self) -> float:
         """How long the next write takes."""
         least, most = self.slow_ms
-        return (least + self.random.random() * (most - least)) / 1000
+        takes_s = (least + self.random.random() * (most - least)) / 1000
+        if self.strike is not None:
+            strike, self.strike = self.strike, None
+            self.world.later(takes_s * self.random.random(), strike)
+        return takes_s
 
     def set_disk_errno(self, errno_by_step: dict[str, int]) -> None:
         """From now on the disk refuses these steps."""
@@ -317,13 +323,13 @@ class Machine:
 
     def start(self) -> None:
         """Start the node, unless it runs or cannot."""
-        if self.life is None and not self.gone:
+        if self.life is None and not self.gone and not self.world.buried:
             self.life_count += 1
             process = Process(self.world.loop, f"{self.name}.{self.life_count}")
             process.call_soon(self._boot, process)
 
     def _boot(self, process: Process) -> None:
-        if self.life is not None or self.gone:
+        if self.life is not None or self.gone or self.world.buried:
             return
         world = self.world
         self.disk.fail_on = self._refuse if self.disk_errno else None

@@ -79,6 +79,8 @@ class Network:
         self.conditions = Conditions()
         self.cuts: set[tuple[int, int]] = set()
         self.hosts: dict[int, Host] = {}
+        self.on_acknowledged: Callable[[Host], None] = lambda _: None
+        """Called when a node hears that another has its entries."""
         self.calls: dict[_Call, None] = {}
         self._random = random
         self._trace = trace
@@ -149,6 +151,8 @@ class Network:
             return
         self._trace.say(line_of(message))
         host.process.call_soon(host.hear, message)
+        if isinstance(message, AppendEntriesReply) and message.success and not message.heartbeat:
+            self.on_acknowledged(host)
 
     def delay_s(self) -> float:
         """How long the next thing takes."""
@@ -166,6 +170,13 @@ class Network:
         self.cuts.clear()
         for pipe in tuple(self._pipes):
             if pipe.swallowed:
+                pipe.fail(Unavailable("the network to this node was cut"))
+
+    def heal_one(self, store_id: int) -> None:
+        """Lift the cuts around one node."""
+        self.cuts = {cut for cut in self.cuts if store_id not in cut}
+        for pipe in tuple(self._pipes):
+            if pipe.swallowed and store_id in (pipe.client.store_id, pipe.server.store_id):
                 pipe.fail(Unavailable("the network to this node was cut"))
 
     def drops(self, sender: int, receiver: int) -> bool:

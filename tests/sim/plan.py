@@ -7,7 +7,7 @@ one is made smaller.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from raftd.codec.genesis import encode_genesis
@@ -43,6 +43,10 @@ FAULTS = (
 )
 """Every kind of fault there is. A seed draws some of them: what all of them do together hides what few of them do."""
 
+LEANINGS = ("", "", "", "short reigns", "lonely leaders", "struck writes")
+"""Half of the seeds lean towards one kind of trouble and have little else: what needs a long chain of events to go
+wrong is not met by accident."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -54,6 +58,7 @@ class Plan:
         every_s: the mean time between two faults.
         outstanding: requests that a client has under way at once.
         payload_bytes: of a large task.
+        longest_ms: how long a sleep may be.
     """
 
     seed: int
@@ -65,6 +70,7 @@ class Plan:
     clients: int = 2
     outstanding: int = 2
     payload_bytes: int = 0
+    longest_ms: int = 1_000
     tick_ms: int = 50
     election_ticks: int = 8
     heartbeat_ticks: int = 2
@@ -110,8 +116,57 @@ class Plan:
         )
 
 
-def plan_of(seed: int) -> Plan:
-    """The plan that a seed stands for."""
+def plan_of(seed: int, leaning: str | None = None) -> Plan:
+    """The plan that a seed stands for.
+
+    Args:
+        leaning: one of ``LEANINGS``; drawn like the rest where it is not given.
+    """
+    drawn = Random(f"{seed}/leaning").choice(LEANINGS)
+    return _lean(_drawn(seed), drawn if leaning is None else leaning)
+
+
+def _lean(plan: Plan, leaning: str) -> Plan:
+    random = Random(f"{plan.seed}/lean")
+    little = tuple(fault for fault in plan.faults if random.random() < 0.1)
+    match leaning:
+        case "short reigns":
+            # One entry to a message, so that a leader can die between two.
+            return replace(
+                plan,
+                faults=tuple(sorted({"short reigns", *little})),
+                fault_s=15.0,
+                every_s=1.0,
+                nodes=3,
+                clients=random.randrange(2),
+                max_message_bytes=1,
+                max_inflight_messages=1,
+            )
+        case "lonely leaders":
+            # Without check_quorum nothing but the others' word unseats them.
+            return replace(
+                plan,
+                faults=tuple(sorted({"isolate leader", "pause", *little})),
+                fault_s=15.0,
+                every_s=2.5,
+                nodes=3,
+                check_quorum=random.random() < 0.3,
+                longest_ms=7_000,
+                settings=replace(plan.settings, lease_ms=1_500),
+            )
+        case "struck writes":
+            return replace(
+                plan,
+                faults=tuple(sorted({"power", "blackout", *little})),
+                every_s=0.4,
+                payload_bytes=6_000,
+                segment_bytes=16 * 1024,
+            )
+        case _:
+            return plan
+
+
+def _drawn(seed: int) -> Plan:
     random = Random(f"{seed}/plan")
     likely = random.choice((0.15, 0.35, 0.6))
     return Plan(
@@ -124,10 +179,11 @@ def plan_of(seed: int) -> Plan:
         clients=random.choice((1, 2, 3)),
         outstanding=random.choice((1, 2, 5)),
         payload_bytes=random.choice((0, 1_500, 6_000)),
+        longest_ms=random.choice((300, 1_000, 3_000, 7_000)),
         election_ticks=random.choice((8, 8, 8, 5)),
         heartbeat_ticks=random.choice((2, 2, 1)),
         pre_vote=random.random() < 0.85,
-        check_quorum=random.random() < 0.9,
+        check_quorum=random.random() < 0.8,
         max_message_bytes=random.choice((1, 300, 2_000, 1024 * 1024, 1024 * 1024)),
         max_inflight_messages=random.choice((1, 2, 256, 256)),
         max_uncommitted_bytes=random.choice((300, 3_000, 64 * 1024 * 1024, 64 * 1024 * 1024)),

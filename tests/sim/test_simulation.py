@@ -17,8 +17,8 @@ from tests.sim.plan import plan_of
 from tests.sim.world import run
 
 ROOT = Path(__file__).parent.parent.parent
-SEEDS = range(24)
-QUICK_SEEDS = 5
+SEEDS = range(20)
+QUICK_SEEDS = 10
 """Mutants that fall within so many seeds are tried here; the others when somebody asks: SIMULATE_MUTANTS=all."""
 
 
@@ -52,7 +52,7 @@ def _tried() -> list[Mutant]:
 def test_code_that_is_broken_on_purpose_is_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant.apply(monkeypatch)
     for seed in range(mutant.seeds):
-        failure = run(plan_of(seed)).failure
+        failure = run(plan_of(seed, mutant.leaning)).failure
         if failure is not None:
             assert failure.invariant in mutant.caught_by, f"seed {seed}: {failure}"
             return

@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from raftd.scheduler import invariants as state_invariants
@@ -28,7 +29,10 @@ from tests.sim.plan import Plan
 from tests.sim.trace import Trace
 
 HEAL_ELECTION_TIMEOUTS = 10
-DRAIN_S = 180.0
+ANSWERS_S = 180.0
+STUCK_S = 45.0
+"""A lease, a backoff and the longest task, several times over."""
+BURIAL_S = 1.0
 _LOOK_S = 0.05
 
 
@@ -69,6 +73,9 @@ class World:
         self.machines = [Machine(self, store_id) for store_id in plan.voters]
         self.fault_count = 0
         self.over = False
+        """No client asks any more."""
+        self.buried = False
+        """Nothing starts any more."""
         for machine in self.machines:
             self.checks.installed(machine)
 
@@ -138,10 +145,12 @@ class World:
             machine.start()
         limit_s = HEAL_ELECTION_TIMEOUTS * self.plan.election_timeout_s
         await self._until(lambda: bool(self._settled_leader()), limit_s, "HealsInTime", "a leader")
-        await self._until(lambda: all(client.done() for client in clients), DRAIN_S, "HealsInTime", "answers")
+        await self._until(
+            lambda: all(client.done() for client in clients), ANSWERS_S, "HealsInTime", "answers"
+        )
         for client in clients:
             client.result()
-        await self._until(self._drained, DRAIN_S, "HealsInTime", "an empty queue")
+        await self._drains()
         await self._until(self._agreed, 20, "HealsInTime", "equal nodes")
         for life in self.lives:
             self.checks.same_state(life)
@@ -157,6 +166,24 @@ class World:
             return None
         leader = leaders[0]
         return leader if all(life.node.leader == leader.store_id for life in self.lives) else None
+
+    async def _drains(self) -> None:
+        """Every task ends: as long as there are some, one does now and then."""
+        while not self._drained():
+            ended = self._ended_count()
+            await self._until(
+                partial(self._drained_or_more_than, ended),
+                STUCK_S,
+                "HealsInTime",
+                "a task to end",
+            )
+
+    def _drained_or_more_than(self, ended: int) -> bool:
+        return self._drained() or self._ended_count() > ended
+
+    def _ended_count(self) -> int:
+        ended = (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
+        return max(sum(life.state.indexes.count(state) for state in ended) for life in self.lives)
 
     def _drained(self) -> bool:
         leader = self._settled_leader()
@@ -200,7 +227,7 @@ class World:
 
     def _bury(self) -> None:
         """End everything that still runs, so that nothing of this run is left."""
-        self.over = True
+        self.over = self.buried = True
         self.loop.after_event = lambda _: None
         self.loop.callback_failed = lambda _: None
         for life in self.lives:
@@ -208,10 +235,8 @@ class World:
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
             task.cancel()
-        try:
-            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        except Livelock as stuck:
-            logging.getLogger(__name__).debug("left behind: %s", stuck)
+        if tasks:
+            self.loop.run_until_complete(asyncio.wait(tasks, timeout=BURIAL_S))
         self.loop.close()
 
 
