@@ -186,7 +186,7 @@ class Historian:
                 "",
             )
         kinds = random.choice((("noop", "sleep", "render-tile"), ("noop",), ("sleep", "noop")))
-        return registration(name, max(incarnation, 0), random.choice((1, 2, 2, 0)), kinds)
+        return registration(name, min(max(incarnation, 0), _U64), random.choice((1, 2, 2, 0)), kinds)
 
     def _lose(self, state: State) -> Command:
         name = self._random.choice(_NAMES)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from raftd.codec.commands import decode_batch, encode_batch
 from raftd.codec.snapshot import decode_snapshot, encode_snapshot
@@ -41,6 +41,7 @@ def test_every_invariant_holds_after_every_entry_whatever_it_says(seed: int, len
 
 @given(seeds, lengths)
 @settings(max_examples=50)
+@example(623, 53)  # A node of the last incarnation that a field can hold is there, and registers again.
 def test_a_replica_that_reads_the_entries_from_bytes_agrees_in_everything(seed: int, length: int) -> None:
     leader, follower, historian = founded(), founded(), Historian(seed)
     for index in range(2, length + 2):
