@@ -21,6 +21,8 @@ Broken invariants are not in this tree: they crash the process (see ``raftd.raft
     │   ├── OutcomeUnknown            it was appended, and then leadership was lost
     │   ├── DeadlinePassed            the caller's deadline passed before it was done
     │   ├── ShuttingDown
+    │   ├── DiskFull                  this node writes nothing until there is room
+    │   ├── TransferFailed            the leadership did not change hands in time
     │   └── PeerUnreachable
     ├── Rejected                      understood, possible, refused                          exit 6
     │   ├── QueueFull                 retryable; carries the limit
@@ -28,7 +30,10 @@ Broken invariants are not in this tree: they crash the process (see ``raftd.raft
     │   ├── RequestIdConflict
     │   ├── RequestExpired            the request id is older than ids are remembered
     │   ├── StaleToken                the attempt is not the current one
-    │   └── NameTaken
+    │   ├── NameTaken
+    │   ├── StoreRemoved              the store was removed from the cluster, for good
+    │   ├── InvalidChange             the membership cannot be changed so
+    │   └── ChangePending             retryable; another change of the membership is under way
     ├── Refused                       this caller may not do this here                       exit 1
     │   ├── Unauthenticated
     │   ├── WrongIdentity             wrong cluster, wrong store, wrong node
@@ -180,6 +185,18 @@ class ShuttingDown(Unavailable):
     code = "shutting_down"
 
 
+class DiskFull(Unavailable):
+    """This node's disk is full: it takes no new work until there is room, and then goes on by itself."""
+
+    code = "disk_full"
+
+
+class TransferFailed(Unavailable):
+    """The leadership was not handed over in time; the leader goes on leading."""
+
+    code = "transfer_failed"
+
+
 class PeerUnreachable(Unavailable):
     """A node that is needed for this cannot be reached."""
 
@@ -228,6 +245,25 @@ class NameTaken(Rejected):
     """The name belongs to something else."""
 
     code = "name_taken"
+
+
+class StoreRemoved(Rejected):
+    """The store was removed from the cluster: it never comes back, for it may have forgotten what it promised."""
+
+    code = "store_removed"
+
+
+class InvalidChange(Rejected):
+    """The membership cannot be changed so; trying again does not help."""
+
+    code = "invalid_change"
+
+
+class ChangePending(Rejected):
+    """Another change of the membership is under way: one at a time."""
+
+    code = "change_pending"
+    retryable = True
 
 
 class Refused(RaftdError):

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14raftd/pb/admin.proto\x12\x08raftd.v1\"\x11\n\x0fNodeInfoRequest\"\x83\x01\n\x0cPeerProgress\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\x12\x12\n\nnext_index\x18\x03 \x01(\x04\x12\x10\n\x08progress\x18\x04 \x01(\t\x12\x11\n\tin_flight\x18\x05 \x01(\x04\x12\x17\n\x0frecently_active\x18\x06 \x01(\x08\"\xcb\x03\n\x10NodeInfoResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x10\n\x08store_id\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x0b\n\x03pid\x18\x06 \x01(\x04\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x0c\n\x04role\x18\x08 \x01(\t\x12\x0e\n\x06leader\x18\t \x01(\t\x12\x16\n\x0eleader_address\x18\n \x01(\t\x12\x0c\n\x04term\x18\x0b \x01(\x04\x12\x11\n\tvoted_for\x18\x0c \x01(\t\x12\x14\n\x0c\x63ommit_index\x18\r \x01(\x04\x12\x14\n\x0clast_applied\x18\x0e \x01(\x04\x12\x13\n\x0b\x66irst_index\x18\x0f \x01(\x04\x12\x12\n\nlast_index\x18\x10 \x01(\x04\x12%\n\x05peers\x18\x11 \x03(\x0b\x32\x16.raftd.v1.PeerProgress\x12\x17\n\x0f\x66\x61ult_injection\x18\x12 \x01(\x08\x12\x15\n\rstarted_at_ms\x18\x13 \x01(\x04\x12\x10\n\x08\x66sync_ms\x18\x14 \x01(\x01\x12\x15\n\rstorage_queue\x18\x15 \x01(\x04\x12\x13\n\x0bslots_ready\x18\x16 \x01(\x08\"\x10\n\x0eMembersRequest\"H\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08store_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\r\n\x05voter\x18\x04 \x01(\x08\"4\n\x0fMembersResponse\x12!\n\x07members\x18\x01 \x03(\x0b\x32\x10.raftd.v1.Member\")\n\x03\x43ut\x12\x11\n\tfrom_node\x18\x01 \x01(\t\x12\x0f\n\x07to_node\x18\x02 \x01(\t\"[\n\x10SetFaultsRequest\x12\x1a\n\x03\x61\x64\x64\x18\x01 \x03(\x0b\x32\r.raftd.v1.Cut\x12\x1d\n\x06remove\x18\x02 \x03(\x0b\x32\r.raftd.v1.Cut\x12\x0c\n\x04heal\x18\x03 \x01(\x08\"0\n\x11SetFaultsResponse\x12\x1b\n\x04\x63uts\x18\x01 \x03(\x0b\x32\r.raftd.v1.Cut\"\x12\n\x10GetFaultsRequest\"I\n\x11GetFaultsResponse\x12\x17\n\x0f\x66\x61ult_injection\x18\x01 \x01(\x08\x12\x1b\n\x04\x63uts\x18\x02 \x03(\x0b\x32\r.raftd.v1.Cut2\x96\x02\n\x05\x41\x64min\x12\x41\n\x08NodeInfo\x12\x19.raftd.v1.NodeInfoRequest\x1a\x1a.raftd.v1.NodeInfoResponse\x12>\n\x07Members\x12\x18.raftd.v1.MembersRequest\x1a\x19.raftd.v1.MembersResponse\x12\x44\n\tSetFaults\x12\x1a.raftd.v1.SetFaultsRequest\x1a\x1b.raftd.v1.SetFaultsResponse\x12\x44\n\tGetFaults\x12\x1a.raftd.v1.GetFaultsRequest\x1a\x1b.raftd.v1.GetFaultsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14raftd/pb/admin.proto\x12\x08raftd.v1\"\x11\n\x0fNodeInfoRequest\"\xae\x01\n\x0cPeerProgress\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\x12\x12\n\nnext_index\x18\x03 \x01(\x04\x12\x10\n\x08progress\x18\x04 \x01(\t\x12\x11\n\tin_flight\x18\x05 \x01(\x04\x12\x17\n\x0frecently_active\x18\x06 \x01(\x08\x12\x0f\n\x07learner\x18\x07 \x01(\x08\x12\x18\n\x10pending_snapshot\x18\x08 \x01(\x04\"\xbb\x04\n\x10NodeInfoResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x10\n\x08store_id\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x0b\n\x03pid\x18\x06 \x01(\x04\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x0c\n\x04role\x18\x08 \x01(\t\x12\x0e\n\x06leader\x18\t \x01(\t\x12\x16\n\x0eleader_address\x18\n \x01(\t\x12\x0c\n\x04term\x18\x0b \x01(\x04\x12\x11\n\tvoted_for\x18\x0c \x01(\t\x12\x14\n\x0c\x63ommit_index\x18\r \x01(\x04\x12\x14\n\x0clast_applied\x18\x0e \x01(\x04\x12\x13\n\x0b\x66irst_index\x18\x0f \x01(\x04\x12\x12\n\nlast_index\x18\x10 \x01(\x04\x12%\n\x05peers\x18\x11 \x03(\x0b\x32\x16.raftd.v1.PeerProgress\x12\x17\n\x0f\x66\x61ult_injection\x18\x12 \x01(\x08\x12\x15\n\rstarted_at_ms\x18\x13 \x01(\x04\x12\x10\n\x08\x66sync_ms\x18\x14 \x01(\x01\x12\x15\n\rstorage_queue\x18\x15 \x01(\x04\x12\x13\n\x0bslots_ready\x18\x16 \x01(\x08\x12\x12\n\nmembership\x18\x17 \x01(\t\x12\x16\n\x0esnapshot_index\x18\x18 \x01(\x04\x12\x16\n\x0esnapshot_bytes\x18\x19 \x01(\x04\x12\x11\n\tdisk_full\x18\x1a \x01(\x08\x12\x17\n\x0ftransfer_target\x18\x1b \x01(\t\"\x10\n\x0eMembersRequest\"|\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08store_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\r\n\x05voter\x18\x04 \x01(\x08\x12\x0f\n\x07leaving\x18\x05 \x01(\x08\x12\x0f\n\x07promote\x18\x06 \x01(\x08\x12\x10\n\x08replaces\x18\x07 \x01(\t\"[\n\x0fMembersResponse\x12!\n\x07members\x18\x01 \x03(\x0b\x32\x10.raftd.v1.Member\x12\r\n\x05joint\x18\x02 \x01(\x08\x12\x16\n\x0eremoved_stores\x18\x03 \x03(\t\"f\n\x10\x41\x64\x64MemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08store_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07learner\x18\x04 \x01(\x08\x12\x10\n\x08replaces\x18\x05 \x01(\t\"\"\n\x11\x41\x64\x64MemberResponse\x12\r\n\x05index\x18\x01 \x01(\x04\"$\n\x14PromoteMemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"&\n\x15PromoteMemberResponse\x12\r\n\x05index\x18\x01 \x01(\x04\"#\n\x13RemoveMemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"%\n\x14RemoveMemberResponse\x12\r\n\x05index\x18\x01 \x01(\x04\"+\n\x19TransferLeadershipRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\":\n\x1aTransferLeadershipResponse\x12\x0e\n\x06leader\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\"\x15\n\x13TakeSnapshotRequest\"\\\n\x14TakeSnapshotResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x13\n\x0b\x66irst_index\x18\x04 \x01(\x04\")\n\x03\x43ut\x12\x11\n\tfrom_node\x18\x01 \x01(\t\x12\x0f\n\x07to_node\x18\x02 \x01(\t\"[\n\x10SetFaultsRequest\x12\x1a\n\x03\x61\x64\x64\x18\x01 \x03(\x0b\x32\r.raftd.v1.Cut\x12\x1d\n\x06remove\x18\x02 \x03(\x0b\x32\r.raftd.v1.Cut\x12\x0c\n\x04heal\x18\x03 \x01(\x08\"0\n\x11SetFaultsResponse\x12\x1b\n\x04\x63uts\x18\x01 \x03(\x0b\x32\r.raftd.v1.Cut\"\x12\n\x10GetFaultsRequest\"I\n\x11GetFaultsResponse\x12\x17\n\x0f\x66\x61ult_injection\x18\x01 \x01(\x08\x12\x1b\n\x04\x63uts\x18\x02 \x03(\x0b\x32\r.raftd.v1.Cut2\xad\x05\n\x05\x41\x64min\x12\x41\n\x08NodeInfo\x12\x19.raftd.v1.NodeInfoRequest\x1a\x1a.raftd.v1.NodeInfoResponse\x12>\n\x07Members\x12\x18.raftd.v1.MembersRequest\x1a\x19.raftd.v1.MembersResponse\x12\x44\n\tAddMember\x12\x1a.raftd.v1.AddMemberRequest\x1a\x1b.raftd.v1.AddMemberResponse\x12P\n\rPromoteMember\x12\x1e.raftd.v1.PromoteMemberRequest\x1a\x1f.raftd.v1.PromoteMemberResponse\x12M\n\x0cRemoveMember\x12\x1d.raftd.v1.RemoveMemberRequest\x1a\x1e.raftd.v1.RemoveMemberResponse\x12_\n\x12TransferLeadership\x12#.raftd.v1.TransferLeadershipRequest\x1a$.raftd.v1.TransferLeadershipResponse\x12M\n\x0cTakeSnapshot\x12\x1d.raftd.v1.TakeSnapshotRequest\x1a\x1e.raftd.v1.TakeSnapshotResponse\x12\x44\n\tSetFaults\x12\x1a.raftd.v1.SetFaultsRequest\x1a\x1b.raftd.v1.SetFaultsResponse\x12\x44\n\tGetFaults\x12\x1a.raftd.v1.GetFaultsRequest\x1a\x1b.raftd.v1.GetFaultsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,25 +34,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODEINFOREQUEST']._serialized_start=34
   _globals['_NODEINFOREQUEST']._serialized_end=51
   _globals['_PEERPROGRESS']._serialized_start=54
-  _globals['_PEERPROGRESS']._serialized_end=185
-  _globals['_NODEINFORESPONSE']._serialized_start=188
-  _globals['_NODEINFORESPONSE']._serialized_end=647
-  _globals['_MEMBERSREQUEST']._serialized_start=649
-  _globals['_MEMBERSREQUEST']._serialized_end=665
-  _globals['_MEMBER']._serialized_start=667
-  _globals['_MEMBER']._serialized_end=739
-  _globals['_MEMBERSRESPONSE']._serialized_start=741
-  _globals['_MEMBERSRESPONSE']._serialized_end=793
-  _globals['_CUT']._serialized_start=795
-  _globals['_CUT']._serialized_end=836
-  _globals['_SETFAULTSREQUEST']._serialized_start=838
-  _globals['_SETFAULTSREQUEST']._serialized_end=929
-  _globals['_SETFAULTSRESPONSE']._serialized_start=931
-  _globals['_SETFAULTSRESPONSE']._serialized_end=979
-  _globals['_GETFAULTSREQUEST']._serialized_start=981
-  _globals['_GETFAULTSREQUEST']._serialized_end=999
-  _globals['_GETFAULTSRESPONSE']._serialized_start=1001
-  _globals['_GETFAULTSRESPONSE']._serialized_end=1074
-  _globals['_ADMIN']._serialized_start=1077
-  _globals['_ADMIN']._serialized_end=1355
+  _globals['_PEERPROGRESS']._serialized_end=228
+  _globals['_NODEINFORESPONSE']._serialized_start=231
+  _globals['_NODEINFORESPONSE']._serialized_end=802
+  _globals['_MEMBERSREQUEST']._serialized_start=804
+  _globals['_MEMBERSREQUEST']._serialized_end=820
+  _globals['_MEMBER']._serialized_start=822
+  _globals['_MEMBER']._serialized_end=946
+  _globals['_MEMBERSRESPONSE']._serialized_start=948
+  _globals['_MEMBERSRESPONSE']._serialized_end=1039
+  _globals['_ADDMEMBERREQUEST']._serialized_start=1041
+  _globals['_ADDMEMBERREQUEST']._serialized_end=1143
+  _globals['_ADDMEMBERRESPONSE']._serialized_start=1145
+  _globals['_ADDMEMBERRESPONSE']._serialized_end=1179
+  _globals['_PROMOTEMEMBERREQUEST']._serialized_start=1181
+  _globals['_PROMOTEMEMBERREQUEST']._serialized_end=1217
+  _globals['_PROMOTEMEMBERRESPONSE']._serialized_start=1219
+  _globals['_PROMOTEMEMBERRESPONSE']._serialized_end=1257
+  _globals['_REMOVEMEMBERREQUEST']._serialized_start=1259
+  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1294
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1296
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1333
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=1335
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=1378
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_start=1380
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_end=1438
+  _globals['_TAKESNAPSHOTREQUEST']._serialized_start=1440
+  _globals['_TAKESNAPSHOTREQUEST']._serialized_end=1461
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_start=1463
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_end=1555
+  _globals['_CUT']._serialized_start=1557
+  _globals['_CUT']._serialized_end=1598
+  _globals['_SETFAULTSREQUEST']._serialized_start=1600
+  _globals['_SETFAULTSREQUEST']._serialized_end=1691
+  _globals['_SETFAULTSRESPONSE']._serialized_start=1693
+  _globals['_SETFAULTSRESPONSE']._serialized_end=1741
+  _globals['_GETFAULTSREQUEST']._serialized_start=1743
+  _globals['_GETFAULTSREQUEST']._serialized_end=1761
+  _globals['_GETFAULTSRESPONSE']._serialized_start=1763
+  _globals['_GETFAULTSRESPONSE']._serialized_end=1836
+  _globals['_ADMIN']._serialized_start=1839
+  _globals['_ADMIN']._serialized_end=2524
 # @@protoc_insertion_point(module_scope)

@@ -43,6 +43,8 @@ class PeerProgress(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     RECENTLY_ACTIVE_FIELD_NUMBER: _builtins.int
+    LEARNER_FIELD_NUMBER: _builtins.int
+    PENDING_SNAPSHOT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     match_index: _builtins.int
     next_index: _builtins.int
@@ -50,6 +52,9 @@ class PeerProgress(_message.Message):
     """probe, replicate, snapshot"""
     in_flight: _builtins.int
     recently_active: _builtins.bool
+    learner: _builtins.bool
+    pending_snapshot: _builtins.int
+    """the index of the snapshot that is on its way to it; 0 = none"""
     def __init__(
         self,
         *,
@@ -59,10 +64,12 @@ class PeerProgress(_message.Message):
         progress: _builtins.str = ...,
         in_flight: _builtins.int = ...,
         recently_active: _builtins.bool = ...,
+        learner: _builtins.bool = ...,
+        pending_snapshot: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight", b"in_flight", "match_index", b"match_index", "name", b"name", "next_index", b"next_index", "progress", b"progress", "recently_active", b"recently_active"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight", b"in_flight", "learner", b"learner", "match_index", b"match_index", "name", b"name", "next_index", b"next_index", "pending_snapshot", b"pending_snapshot", "progress", b"progress", "recently_active", b"recently_active"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -94,6 +101,11 @@ class NodeInfoResponse(_message.Message):
     FSYNC_MS_FIELD_NUMBER: _builtins.int
     STORAGE_QUEUE_FIELD_NUMBER: _builtins.int
     SLOTS_READY_FIELD_NUMBER: _builtins.int
+    MEMBERSHIP_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_INDEX_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_FULL_FIELD_NUMBER: _builtins.int
+    TRANSFER_TARGET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     cluster_id: _builtins.str
     store_id: _builtins.str
@@ -118,6 +130,15 @@ class NodeInfoResponse(_message.Message):
     storage_queue: _builtins.int
     slots_ready: _builtins.bool
     """every slot process is warm and the executor is attached"""
+    membership: _builtins.str
+    """voter, learner, leaving (votes in the outgoing configuration only), removed, joining"""
+    snapshot_index: _builtins.int
+    """of its newest snapshot; 0 = none"""
+    snapshot_bytes: _builtins.int
+    disk_full: _builtins.bool
+    """it takes no submissions until there is room"""
+    transfer_target: _builtins.str
+    """whom this leader is handing over to"""
     @_builtins.property
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerProgress]:
         """on the leader"""
@@ -147,10 +168,15 @@ class NodeInfoResponse(_message.Message):
         fsync_ms: _builtins.float = ...,
         storage_queue: _builtins.int = ...,
         slots_ready: _builtins.bool = ...,
+        membership: _builtins.str = ...,
+        snapshot_index: _builtins.int = ...,
+        snapshot_bytes: _builtins.int = ...,
+        disk_full: _builtins.bool = ...,
+        transfer_target: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cluster_id", b"cluster_id", "commit_index", b"commit_index", "fault_injection", b"fault_injection", "first_index", b"first_index", "fsync_ms", b"fsync_ms", "incarnation", b"incarnation", "last_applied", b"last_applied", "last_index", b"last_index", "leader", b"leader", "leader_address", b"leader_address", "name", b"name", "peers", b"peers", "pid", b"pid", "role", b"role", "slots_ready", b"slots_ready", "started_at_ms", b"started_at_ms", "storage_queue", b"storage_queue", "store_id", b"store_id", "term", b"term", "version", b"version", "voted_for", b"voted_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cluster_id", b"cluster_id", "commit_index", b"commit_index", "disk_full", b"disk_full", "fault_injection", b"fault_injection", "first_index", b"first_index", "fsync_ms", b"fsync_ms", "incarnation", b"incarnation", "last_applied", b"last_applied", "last_index", b"last_index", "leader", b"leader", "leader_address", b"leader_address", "membership", b"membership", "name", b"name", "peers", b"peers", "pid", b"pid", "role", b"role", "slots_ready", b"slots_ready", "snapshot_bytes", b"snapshot_bytes", "snapshot_index", b"snapshot_index", "started_at_ms", b"started_at_ms", "storage_queue", b"storage_queue", "store_id", b"store_id", "term", b"term", "transfer_target", b"transfer_target", "version", b"version", "voted_for", b"voted_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -179,10 +205,20 @@ class Member(_message.Message):
     STORE_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     VOTER_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
+    PROMOTE_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     store_id: _builtins.str
     address: _builtins.str
     voter: _builtins.bool
+    """counts in the configuration in force, in either half of a joint one"""
+    leaving: _builtins.bool
+    """votes only until the change under way is complete"""
+    promote: _builtins.bool
+    """a learner that becomes a voter when it has caught up"""
+    replaces: _builtins.str
+    """the member that leaves when this one is promoted"""
     def __init__(
         self,
         *,
@@ -190,10 +226,13 @@ class Member(_message.Message):
         store_id: _builtins.str = ...,
         address: _builtins.str = ...,
         voter: _builtins.bool = ...,
+        leaving: _builtins.bool = ...,
+        promote: _builtins.bool = ...,
+        replaces: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "name", b"name", "store_id", b"store_id", "voter", b"voter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "leaving", b"leaving", "name", b"name", "promote", b"promote", "replaces", b"replaces", "store_id", b"store_id", "voter", b"voter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -204,20 +243,246 @@ class MembersResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MEMBERS_FIELD_NUMBER: _builtins.int
+    JOINT_FIELD_NUMBER: _builtins.int
+    REMOVED_STORES_FIELD_NUMBER: _builtins.int
+    joint: _builtins.bool
+    """a change is half done: two majorities must agree"""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]: ...
+    @_builtins.property
+    def removed_stores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """never let in again"""
+
     def __init__(
         self,
         *,
         members: _abc.Iterable[Global___Member] | None = ...,
+        joint: _builtins.bool = ...,
+        removed_stores: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["joint", b"joint", "members", b"members", "removed_stores", b"removed_stores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MembersResponse: _TypeAlias = MembersResponse  # noqa: Y015
+
+@_typing.final
+class AddMemberRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    LEARNER_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    store_id: _builtins.str
+    """16 hex digits; minted by raftd init --join"""
+    address: _builtins.str
+    learner: _builtins.bool
+    """stay a learner until it is promoted by hand"""
+    replaces: _builtins.str
+    """name of a voter that leaves in the same step in which this one becomes one"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        store_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        learner: _builtins.bool = ...,
+        replaces: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "learner", b"learner", "name", b"name", "replaces", b"replaces", "store_id", b"store_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddMemberRequest: _TypeAlias = AddMemberRequest  # noqa: Y015
+
+@_typing.final
+class AddMemberResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """of the entry that made it a learner"""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddMemberResponse: _TypeAlias = AddMemberResponse  # noqa: Y015
+
+@_typing.final
+class PromoteMemberRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteMemberRequest: _TypeAlias = PromoteMemberRequest  # noqa: Y015
+
+@_typing.final
+class PromoteMemberResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteMemberResponse: _TypeAlias = PromoteMemberResponse  # noqa: Y015
+
+@_typing.final
+class RemoveMemberRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveMemberRequest: _TypeAlias = RemoveMemberRequest  # noqa: Y015
+
+@_typing.final
+class RemoveMemberResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveMemberResponse: _TypeAlias = RemoveMemberResponse  # noqa: Y015
+
+@_typing.final
+class TransferLeadershipRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """empty: the voter that has most of the log"""
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferLeadershipRequest: _TypeAlias = TransferLeadershipRequest  # noqa: Y015
+
+@_typing.final
+class TransferLeadershipResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEADER_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    leader: _builtins.str
+    term: _builtins.int
+    def __init__(
+        self,
+        *,
+        leader: _builtins.str = ...,
+        term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader", b"leader", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferLeadershipResponse: _TypeAlias = TransferLeadershipResponse  # noqa: Y015
+
+@_typing.final
+class TakeSnapshotRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeSnapshotRequest: _TypeAlias = TakeSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class TakeSnapshotResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    FIRST_INDEX_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    term: _builtins.int
+    size_bytes: _builtins.int
+    first_index: _builtins.int
+    """where the log begins after compaction"""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        term: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        first_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_index", b"first_index", "index", b"index", "size_bytes", b"size_bytes", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeSnapshotResponse: _TypeAlias = TakeSnapshotResponse  # noqa: Y015
 
 @_typing.final
 class Cut(_message.Message):

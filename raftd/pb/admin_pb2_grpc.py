@@ -44,6 +44,31 @@ class AdminStub(object):
                 request_serializer=raftd_dot_pb_dot_admin__pb2.MembersRequest.SerializeToString,
                 response_deserializer=raftd_dot_pb_dot_admin__pb2.MembersResponse.FromString,
                 _registered_method=True)
+        self.AddMember = channel.unary_unary(
+                '/raftd.v1.Admin/AddMember',
+                request_serializer=raftd_dot_pb_dot_admin__pb2.AddMemberRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_admin__pb2.AddMemberResponse.FromString,
+                _registered_method=True)
+        self.PromoteMember = channel.unary_unary(
+                '/raftd.v1.Admin/PromoteMember',
+                request_serializer=raftd_dot_pb_dot_admin__pb2.PromoteMemberRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_admin__pb2.PromoteMemberResponse.FromString,
+                _registered_method=True)
+        self.RemoveMember = channel.unary_unary(
+                '/raftd.v1.Admin/RemoveMember',
+                request_serializer=raftd_dot_pb_dot_admin__pb2.RemoveMemberRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_admin__pb2.RemoveMemberResponse.FromString,
+                _registered_method=True)
+        self.TransferLeadership = channel.unary_unary(
+                '/raftd.v1.Admin/TransferLeadership',
+                request_serializer=raftd_dot_pb_dot_admin__pb2.TransferLeadershipRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_admin__pb2.TransferLeadershipResponse.FromString,
+                _registered_method=True)
+        self.TakeSnapshot = channel.unary_unary(
+                '/raftd.v1.Admin/TakeSnapshot',
+                request_serializer=raftd_dot_pb_dot_admin__pb2.TakeSnapshotRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_admin__pb2.TakeSnapshotResponse.FromString,
+                _registered_method=True)
         self.SetFaults = channel.unary_unary(
                 '/raftd.v1.Admin/SetFaults',
                 request_serializer=raftd_dot_pb_dot_admin__pb2.SetFaultsRequest.SerializeToString,
@@ -68,6 +93,39 @@ class AdminServicer(object):
 
     def Members(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddMember(self, request, context):
+        """Changes of the membership and of the leadership. Any node takes them and passes them on to the leader, once.
+        One change at a time: while another is under way the answer is a refusal that can be retried.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteMember(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveMember(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferLeadership(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeSnapshot(self, request, context):
+        """The asked node takes a snapshot of what it has applied and compacts its log.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -97,6 +155,31 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Members,
                     request_deserializer=raftd_dot_pb_dot_admin__pb2.MembersRequest.FromString,
                     response_serializer=raftd_dot_pb_dot_admin__pb2.MembersResponse.SerializeToString,
+            ),
+            'AddMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddMember,
+                    request_deserializer=raftd_dot_pb_dot_admin__pb2.AddMemberRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_admin__pb2.AddMemberResponse.SerializeToString,
+            ),
+            'PromoteMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteMember,
+                    request_deserializer=raftd_dot_pb_dot_admin__pb2.PromoteMemberRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_admin__pb2.PromoteMemberResponse.SerializeToString,
+            ),
+            'RemoveMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveMember,
+                    request_deserializer=raftd_dot_pb_dot_admin__pb2.RemoveMemberRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_admin__pb2.RemoveMemberResponse.SerializeToString,
+            ),
+            'TransferLeadership': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferLeadership,
+                    request_deserializer=raftd_dot_pb_dot_admin__pb2.TransferLeadershipRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_admin__pb2.TransferLeadershipResponse.SerializeToString,
+            ),
+            'TakeSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeSnapshot,
+                    request_deserializer=raftd_dot_pb_dot_admin__pb2.TakeSnapshotRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_admin__pb2.TakeSnapshotResponse.SerializeToString,
             ),
             'SetFaults': grpc.unary_unary_rpc_method_handler(
                     servicer.SetFaults,
@@ -163,6 +246,141 @@ class Admin(object):
             '/raftd.v1.Admin/Members',
             raftd_dot_pb_dot_admin__pb2.MembersRequest.SerializeToString,
             raftd_dot_pb_dot_admin__pb2.MembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Admin/AddMember',
+            raftd_dot_pb_dot_admin__pb2.AddMemberRequest.SerializeToString,
+            raftd_dot_pb_dot_admin__pb2.AddMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Admin/PromoteMember',
+            raftd_dot_pb_dot_admin__pb2.PromoteMemberRequest.SerializeToString,
+            raftd_dot_pb_dot_admin__pb2.PromoteMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Admin/RemoveMember',
+            raftd_dot_pb_dot_admin__pb2.RemoveMemberRequest.SerializeToString,
+            raftd_dot_pb_dot_admin__pb2.RemoveMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferLeadership(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Admin/TransferLeadership',
+            raftd_dot_pb_dot_admin__pb2.TransferLeadershipRequest.SerializeToString,
+            raftd_dot_pb_dot_admin__pb2.TransferLeadershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Admin/TakeSnapshot',
+            raftd_dot_pb_dot_admin__pb2.TakeSnapshotRequest.SerializeToString,
+            raftd_dot_pb_dot_admin__pb2.TakeSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

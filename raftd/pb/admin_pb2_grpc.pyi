@@ -17,6 +17,15 @@ class AdminStub:
     NodeInfo: _aio.UnaryUnaryMultiCallable[_admin_pb2.NodeInfoRequest, _admin_pb2.NodeInfoResponse]
     """Answered by the asked node from its own state: works without a leader."""
     Members: _aio.UnaryUnaryMultiCallable[_admin_pb2.MembersRequest, _admin_pb2.MembersResponse]
+    AddMember: _aio.UnaryUnaryMultiCallable[_admin_pb2.AddMemberRequest, _admin_pb2.AddMemberResponse]
+    """Changes of the membership and of the leadership. Any node takes them and passes them on to the leader, once.
+    One change at a time: while another is under way the answer is a refusal that can be retried.
+    """
+    PromoteMember: _aio.UnaryUnaryMultiCallable[_admin_pb2.PromoteMemberRequest, _admin_pb2.PromoteMemberResponse]
+    RemoveMember: _aio.UnaryUnaryMultiCallable[_admin_pb2.RemoveMemberRequest, _admin_pb2.RemoveMemberResponse]
+    TransferLeadership: _aio.UnaryUnaryMultiCallable[_admin_pb2.TransferLeadershipRequest, _admin_pb2.TransferLeadershipResponse]
+    TakeSnapshot: _aio.UnaryUnaryMultiCallable[_admin_pb2.TakeSnapshotRequest, _admin_pb2.TakeSnapshotResponse]
+    """The asked node takes a snapshot of what it has applied and compacts its log."""
     SetFaults: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetFaultsRequest, _admin_pb2.SetFaultsResponse]
     """Fault injection: refused unless the node was started with --fault-injection. Acts inside this node's transport only."""
     GetFaults: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetFaultsRequest, _admin_pb2.GetFaultsResponse]
@@ -36,6 +45,45 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.MembersRequest,
         context: _aio.ServicerContext[_admin_pb2.MembersRequest, _abc.Awaitable[_admin_pb2.MembersResponse]],
     ) -> _abc.Awaitable[_admin_pb2.MembersResponse]: ...
+
+    @_abc_1.abstractmethod
+    def AddMember(
+        self,
+        request: _admin_pb2.AddMemberRequest,
+        context: _aio.ServicerContext[_admin_pb2.AddMemberRequest, _abc.Awaitable[_admin_pb2.AddMemberResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.AddMemberResponse]:
+        """Changes of the membership and of the leadership. Any node takes them and passes them on to the leader, once.
+        One change at a time: while another is under way the answer is a refusal that can be retried.
+        """
+
+    @_abc_1.abstractmethod
+    def PromoteMember(
+        self,
+        request: _admin_pb2.PromoteMemberRequest,
+        context: _aio.ServicerContext[_admin_pb2.PromoteMemberRequest, _abc.Awaitable[_admin_pb2.PromoteMemberResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.PromoteMemberResponse]: ...
+
+    @_abc_1.abstractmethod
+    def RemoveMember(
+        self,
+        request: _admin_pb2.RemoveMemberRequest,
+        context: _aio.ServicerContext[_admin_pb2.RemoveMemberRequest, _abc.Awaitable[_admin_pb2.RemoveMemberResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.RemoveMemberResponse]: ...
+
+    @_abc_1.abstractmethod
+    def TransferLeadership(
+        self,
+        request: _admin_pb2.TransferLeadershipRequest,
+        context: _aio.ServicerContext[_admin_pb2.TransferLeadershipRequest, _abc.Awaitable[_admin_pb2.TransferLeadershipResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.TransferLeadershipResponse]: ...
+
+    @_abc_1.abstractmethod
+    def TakeSnapshot(
+        self,
+        request: _admin_pb2.TakeSnapshotRequest,
+        context: _aio.ServicerContext[_admin_pb2.TakeSnapshotRequest, _abc.Awaitable[_admin_pb2.TakeSnapshotResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.TakeSnapshotResponse]:
+        """The asked node takes a snapshot of what it has applied and compacts its log."""
 
     @_abc_1.abstractmethod
     def SetFaults(

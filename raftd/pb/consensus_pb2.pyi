@@ -52,12 +52,15 @@ class PeerHeader(_message.Message):
     SENDER_INCARNATION_FIELD_NUMBER: _builtins.int
     RECEIVER_STORE_ID_FIELD_NUMBER: _builtins.int
     RECEIVER_NAME_FIELD_NUMBER: _builtins.int
+    SENDER_ADDRESS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.int
     sender_store_id: _builtins.int
     sender_name: _builtins.str
     sender_incarnation: _builtins.int
     receiver_store_id: _builtins.int
     receiver_name: _builtins.str
+    sender_address: _builtins.str
+    """where the sender serves: a node that joins knows no other way to it"""
     def __init__(
         self,
         *,
@@ -67,10 +70,11 @@ class PeerHeader(_message.Message):
         sender_incarnation: _builtins.int = ...,
         receiver_store_id: _builtins.int = ...,
         receiver_name: _builtins.str = ...,
+        sender_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "receiver_name", b"receiver_name", "receiver_store_id", b"receiver_store_id", "sender_incarnation", b"sender_incarnation", "sender_name", b"sender_name", "sender_store_id", b"sender_store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "receiver_name", b"receiver_name", "receiver_store_id", b"receiver_store_id", "sender_address", b"sender_address", "sender_incarnation", b"sender_incarnation", "sender_name", b"sender_name", "sender_store_id", b"sender_store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -114,6 +118,95 @@ class StreamClosed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamClosed: _TypeAlias = StreamClosed  # noqa: Y015
+
+@_typing.final
+class SnapshotChunk(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    ANNOUNCEMENT_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    CRC32_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """of data in the snapshot's bytes; chunks follow one another without gaps"""
+    data: _builtins.bytes
+    crc32: _builtins.int
+    """of data"""
+    @_builtins.property
+    def header(self) -> Global___PeerHeader:
+        """in the first chunk only, with the announcement"""
+
+    @_builtins.property
+    def announcement(self) -> Global___PeerMessage:
+        """an InstallSnapshot"""
+
+    def __init__(
+        self,
+        *,
+        header: Global___PeerHeader | None = ...,
+        announcement: Global___PeerMessage | None = ...,
+        offset: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+        crc32: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement", "header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement", "crc32", b"crc32", "data", b"data", "header", b"header", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotChunk: _TypeAlias = SnapshotChunk  # noqa: Y015
+
+@_typing.final
+class SnapshotReceived(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotReceived: _TypeAlias = SnapshotReceived  # noqa: Y015
+
+@_typing.final
+class ReadIndexRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadIndexRequest: _TypeAlias = ReadIndexRequest  # noqa: Y015
+
+@_typing.final
+class ReadIndexResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """the read may be served from a state that has applied this much"""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadIndexResponse: _TypeAlias = ReadIndexResponse  # noqa: Y015
 
 @_typing.final
 class PeerMessage(_message.Message):

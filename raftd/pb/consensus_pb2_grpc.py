@@ -39,6 +39,16 @@ class ConsensusStub(object):
                 request_serializer=raftd_dot_pb_dot_consensus__pb2.PeerBatch.SerializeToString,
                 response_deserializer=raftd_dot_pb_dot_consensus__pb2.StreamClosed.FromString,
                 _registered_method=True)
+        self.InstallSnapshot = channel.stream_unary(
+                '/raftd.v1.Consensus/InstallSnapshot',
+                request_serializer=raftd_dot_pb_dot_consensus__pb2.SnapshotChunk.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_consensus__pb2.SnapshotReceived.FromString,
+                _registered_method=True)
+        self.ReadIndex = channel.unary_unary(
+                '/raftd.v1.Consensus/ReadIndex',
+                request_serializer=raftd_dot_pb_dot_consensus__pb2.ReadIndexRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_consensus__pb2.ReadIndexResponse.FromString,
+                _registered_method=True)
 
 
 class ConsensusServicer(object):
@@ -52,6 +62,21 @@ class ConsensusServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InstallSnapshot(self, request_iterator, context):
+        """The bytes of one snapshot, on a connection of their own: the first chunk announces it, the others carry its bytes
+        in order. Answered when the receiver has all of them and has handed the announcement to its core.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadIndex(self, request, context):
+        """What a follower asks before it serves a linearizable read itself: the leader confirms that it leads (thesis §6.4).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConsensusServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -59,6 +84,16 @@ def add_ConsensusServicer_to_server(servicer, server):
                     servicer.Stream,
                     request_deserializer=raftd_dot_pb_dot_consensus__pb2.PeerBatch.FromString,
                     response_serializer=raftd_dot_pb_dot_consensus__pb2.StreamClosed.SerializeToString,
+            ),
+            'InstallSnapshot': grpc.stream_unary_rpc_method_handler(
+                    servicer.InstallSnapshot,
+                    request_deserializer=raftd_dot_pb_dot_consensus__pb2.SnapshotChunk.FromString,
+                    response_serializer=raftd_dot_pb_dot_consensus__pb2.SnapshotReceived.SerializeToString,
+            ),
+            'ReadIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadIndex,
+                    request_deserializer=raftd_dot_pb_dot_consensus__pb2.ReadIndexRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_consensus__pb2.ReadIndexResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -88,6 +123,60 @@ class Consensus(object):
             '/raftd.v1.Consensus/Stream',
             raftd_dot_pb_dot_consensus__pb2.PeerBatch.SerializeToString,
             raftd_dot_pb_dot_consensus__pb2.StreamClosed.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InstallSnapshot(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/raftd.v1.Consensus/InstallSnapshot',
+            raftd_dot_pb_dot_consensus__pb2.SnapshotChunk.SerializeToString,
+            raftd_dot_pb_dot_consensus__pb2.SnapshotReceived.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Consensus/ReadIndex',
+            raftd_dot_pb_dot_consensus__pb2.ReadIndexRequest.SerializeToString,
+            raftd_dot_pb_dot_consensus__pb2.ReadIndexResponse.FromString,
             options,
             channel_credentials,
             insecure,

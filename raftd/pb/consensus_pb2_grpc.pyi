@@ -18,6 +18,12 @@ class ConsensusStub:
     """One stream per direction: the sender dials and sends everything it has to say to that receiver (requests and
     replies alike), one batch per wake-up. The response comes only when the receiver ends the stream.
     """
+    InstallSnapshot: _aio.StreamUnaryMultiCallable[_consensus_pb2.SnapshotChunk, _consensus_pb2.SnapshotReceived]
+    """The bytes of one snapshot, on a connection of their own: the first chunk announces it, the others carry its bytes
+    in order. Answered when the receiver has all of them and has handed the announcement to its core.
+    """
+    ReadIndex: _aio.UnaryUnaryMultiCallable[_consensus_pb2.ReadIndexRequest, _consensus_pb2.ReadIndexResponse]
+    """What a follower asks before it serves a linearizable read itself: the leader confirms that it leads (thesis §6.4)."""
 
 class ConsensusServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -29,5 +35,23 @@ class ConsensusServicer(metaclass=_abc_1.ABCMeta):
         """One stream per direction: the sender dials and sends everything it has to say to that receiver (requests and
         replies alike), one batch per wake-up. The response comes only when the receiver ends the stream.
         """
+
+    @_abc_1.abstractmethod
+    def InstallSnapshot(
+        self,
+        request_iterator: _abc.AsyncIterator[_consensus_pb2.SnapshotChunk],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_consensus_pb2.SnapshotChunk], _abc.Awaitable[_consensus_pb2.SnapshotReceived]],
+    ) -> _abc.Awaitable[_consensus_pb2.SnapshotReceived]:
+        """The bytes of one snapshot, on a connection of their own: the first chunk announces it, the others carry its bytes
+        in order. Answered when the receiver has all of them and has handed the announcement to its core.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadIndex(
+        self,
+        request: _consensus_pb2.ReadIndexRequest,
+        context: _aio.ServicerContext[_consensus_pb2.ReadIndexRequest, _abc.Awaitable[_consensus_pb2.ReadIndexResponse]],
+    ) -> _abc.Awaitable[_consensus_pb2.ReadIndexResponse]:
+        """What a follower asks before it serves a linearizable read itself: the leader confirms that it leads (thesis §6.4)."""
 
 def add_ConsensusServicer_to_server(servicer: ConsensusServicer, server: _aio.Server) -> None: ...

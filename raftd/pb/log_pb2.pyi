@@ -85,6 +85,69 @@ class GenesisMember(_message.Message):
 Global___GenesisMember: _TypeAlias = GenesisMember  # noqa: Y015
 
 @_typing.final
+class LogConfChange(_message.Message):
+    """--- entries that change the membership; without data such an entry leaves the joint configuration -----------------"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_VERSION_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    format_version: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogMemberChange]: ...
+    def __init__(
+        self,
+        *,
+        format_version: _builtins.int = ...,
+        changes: _abc.Iterable[Global___LogMemberChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "format_version", b"format_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogConfChange: _TypeAlias = LogConfChange  # noqa: Y015
+
+@_typing.final
+class LogMemberChange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    PROMOTE_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
+    kind: _builtins.int
+    """1 = becomes a voter, 2 = becomes a learner, 3 = is removed"""
+    store_id: _builtins.int
+    name: _builtins.str
+    """of a new member"""
+    address: _builtins.str
+    promote: _builtins.bool
+    """a learner that becomes a voter when it has caught up"""
+    replaces: _builtins.int
+    """the store that leaves when this one is promoted; 0 = none"""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.int = ...,
+        store_id: _builtins.int = ...,
+        name: _builtins.str = ...,
+        address: _builtins.str = ...,
+        promote: _builtins.bool = ...,
+        replaces: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "kind", b"kind", "name", b"name", "promote", b"promote", "replaces", b"replaces", "store_id", b"store_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogMemberChange: _TypeAlias = LogMemberChange  # noqa: Y015
+
+@_typing.final
 class LogBatch(_message.Message):
     """--- every other entry with data ------------------------------------------------------------------------------------"""
 
@@ -609,6 +672,8 @@ class SnapshotHead(_message.Message):
     OLDEST_REQUEST_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     KINDS_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    REMOVED_STORES_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     applied_index: _builtins.int
     cluster_time_ms: _builtins.int
@@ -623,6 +688,12 @@ class SnapshotHead(_message.Message):
     def settings(self) -> Global___SnapshotSettings: ...
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotMember]: ...
+    @_builtins.property
+    def removed_stores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """ascending"""
+
     def __init__(
         self,
         *,
@@ -637,14 +708,51 @@ class SnapshotHead(_message.Message):
         oldest_request: _builtins.int = ...,
         settings: Global___SnapshotSettings | None = ...,
         kinds: _abc.Iterable[_builtins.str] | None = ...,
+        members: _abc.Iterable[Global___SnapshotMember] | None = ...,
+        removed_stores: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["genesis", b"genesis", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "cluster_time_ms", b"cluster_time_ms", "format_version", b"format_version", "genesis", b"genesis", "kinds", b"kinds", "next_job_id", b"next_job_id", "next_request", b"next_request", "next_task_id", b"next_task_id", "oldest_request", b"oldest_request", "settings", b"settings", "token_counter", b"token_counter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "cluster_time_ms", b"cluster_time_ms", "format_version", b"format_version", "genesis", b"genesis", "kinds", b"kinds", "members", b"members", "next_job_id", b"next_job_id", "next_request", b"next_request", "next_task_id", b"next_task_id", "oldest_request", b"oldest_request", "removed_stores", b"removed_stores", "settings", b"settings", "token_counter", b"token_counter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SnapshotHead: _TypeAlias = SnapshotHead  # noqa: Y015
+
+@_typing.final
+class SnapshotMember(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    PROMOTE_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    store_id: _builtins.int
+    address: _builtins.str
+    standing: _builtins.int
+    """1 = voter, 2 = learner, 3 = leaving"""
+    promote: _builtins.bool
+    replaces: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        store_id: _builtins.int = ...,
+        address: _builtins.str = ...,
+        standing: _builtins.int = ...,
+        promote: _builtins.bool = ...,
+        replaces: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "name", b"name", "promote", b"promote", "replaces", b"replaces", "standing", b"standing", "store_id", b"store_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotMember: _TypeAlias = SnapshotMember  # noqa: Y015
 
 @_typing.final
 class SnapshotSettings(_message.Message):
