@@ -16,29 +16,20 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from raftd.codec.commands import encode_batch
-from raftd.errors import (
-    DeadlinePassed,
-    InvalidRequest,
-    NoLeader,
-    NotLeader,
-    OutcomeUnknown,
-    PayloadTooLarge,
-    RaftdError,
-    ShuttingDown,
-    TooManyUncommitted,
-)
+from raftd.errors import DeadlinePassed, OutcomeUnknown, RaftdError, ShuttingDown
 from raftd.node.applier import Applier
 from raftd.node.clock import Clock, ClusterClock
 from raftd.node.ports import DurableView, Leading, Peers, Storage
-from raftd.node.proposals import Proposal, Proposals, fail
+from raftd.node.proposals import Proposal
+from raftd.node.proposer import Proposer
 from raftd.node.reads import Reads
+from raftd.node.tenure import Tenure
 from raftd.node.writes import Writes
 from raftd.raft import types as raft
 from raftd.raft.messages import Message
 from raftd.raft.raw_node import RawNode
 from raftd.raft.ready import Ready, Status
-from raftd.scheduler.commands import Batch, Command, Header
+from raftd.scheduler.commands import Command
 from raftd.scheduler.replies import Reply
 
 log = logging.getLogger(__name__)
@@ -87,33 +78,27 @@ class Node:
         self._peers = peers
         self._applier = applier
         self._clock = clock
-        self._cluster_clock = cluster_clock
         self._tick_ms = tick_ms
         self._on_fatal = on_fatal
-        self._random_u64 = random_u64
-        self._leading: Leading | None = None
+        self._tenure = Tenure(raw.state.id)
+        self._proposer = Proposer(raw, cluster_clock, random_u64, self._tenure.not_leader)
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._messages: deque[Message] = deque()
         self._unreachable: set[raft.NodeId] = set()
         self._heard_ms: dict[raft.NodeId, int] = {}
-        self._proposals = Proposals()
         self._reads = Reads()
         self._writes = Writes(storage, view, peers)
         self._committed: deque[raft.Entry] = deque()
         self._last_tick_ms = clock.monotonic_ms()
-        self._role = raft.Role.FOLLOWER
-        self._leader: raft.NodeId = raft.NO_NODE
-        self._ready_term = 0
         self._stopping = False
-        self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     # --- for others on the loop ---------------------------------------------------------------------------------
 
     def start(self, leading: Leading) -> None:
         """Start the loop."""
-        self._leading = leading
+        self._tenure.leading = leading
         self._task = asyncio.create_task(self._run(), name="node loop")
         self._schedule_tick()
 
@@ -124,12 +109,9 @@ class Node:
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
         error = ShuttingDown("this node is shutting down")
-        self._proposals.fail_queued(error)
-        self._proposals.fail_appended(OutcomeUnknown("this node shut down before it was applied"))
+        self._proposer.close(error)
         self._reads.fail_all(error)
-        if self._ready_term and self._leading is not None:
-            self._ready_term = 0
-            self._leading.end()
+        self._tenure.end()
 
     def deliver(self, messages: Sequence[Message]) -> None:
         """Messages of a peer have come in."""
@@ -159,12 +141,12 @@ class Node:
     @property
     def leader(self) -> raft.NodeId:
         """Who leads, as far as this node knows; 0 for nobody."""
-        return self._leader
+        return self._tenure.leader
 
     @property
     def leads(self) -> bool:
         """Whether this node leads and has applied its own term's first entry: it may serve and plan."""
-        return self._ready_term != 0
+        return self._tenure.serves
 
     def status(self) -> Status:
         """What the core knows."""
@@ -172,7 +154,7 @@ class Node:
 
     async def leader_changed(self) -> None:
         """Return when the leader, or whether this node serves as one, has changed."""
-        await self._changed.wait()
+        await self._tenure.changed()
 
     async def propose(
         self, commands: Sequence[Command], *, timeout: float, size_bytes: int = 512
@@ -193,7 +175,7 @@ class Node:
         self._check_leads()
         done: asyncio.Future[tuple[Reply, ...]] = self._loop.create_future()
         proposal = Proposal(tuple(commands), size_bytes, self._loop.time() + timeout, done)
-        self._proposals.add(proposal)
+        self._proposer.add(proposal)
         self._wake.set()
         try:
             async with asyncio.timeout(timeout):
@@ -242,7 +224,7 @@ class Node:
         self._take_ticks()
         applied_until_ms = self._clock.monotonic_ms() + APPLY_MS_PER_TURN
         for _ in range(READIES_PER_TURN):
-            self._take_proposals()
+            self._proposer.append_queued(self._loop.time())
             self._take_reads()
             if self._raw.has_ready():
                 self._carry_out(self._raw.ready(), applied_until_ms)
@@ -281,67 +263,26 @@ class Node:
         due = (now - self._last_tick_ms) // self._tick_ms
         if due <= 0:
             return
-        if due > TICKS_PER_TURN and self._leading is not None:
-            self._leading.stalled((due - TICKS_PER_TURN) * self._tick_ms)
+        if due > TICKS_PER_TURN and self._tenure.leading is not None:
+            self._tenure.leading.stalled((due - TICKS_PER_TURN) * self._tick_ms)
         for _ in range(min(due, TICKS_PER_TURN)):
             self._raw.tick()
         self._last_tick_ms += due * self._tick_ms
         self._writes.flush_commit()
         self._plan()
 
-    def _take_proposals(self) -> None:
-        while batch := self._proposals.take(self._loop.time()):
-            try:
-                data = self._encode(batch)
-            except ValueError:
-                # One of them holds a value that no entry can hold: find it, and let the others pass.
-                for proposal in batch:
-                    self._append_alone(proposal)
-            else:
-                self._append(batch, data)
-
-    def _append_alone(self, proposal: Proposal) -> None:
-        try:
-            data = self._encode([proposal])
-        except ValueError as error:
-            fail([proposal], InvalidRequest(f"this cannot be written to the log: {error}"))
-        else:
-            self._append([proposal], data)
-
-    def _encode(self, batch: Sequence[Proposal]) -> bytes:
-        commands = tuple(command for proposal in batch for command in proposal.commands)
-        header = Header(self._cluster_clock.stamp_ms(), self._random_u64())
-        return encode_batch(Batch(header, commands))
-
-    def _append(self, batch: Sequence[Proposal], data: bytes) -> None:
-        try:
-            place = self._raw.propose(data)
-        except raft.NotLeader:
-            fail(batch, self._not_leader())
-        except raft.UncommittedLimit as error:
-            fail(batch, TooManyUncommitted(error.message, try_="try again in a moment"))
-        except raft.EntryTooLarge as error:
-            if len(batch) > 1:
-                # The sizes that it was cut by were too small a guess: only who is too large alone is at fault.
-                for proposal in batch:
-                    self._append_alone(proposal)
-            else:
-                fail(batch, PayloadTooLarge(error.message))
-        else:
-            self._proposals.appended(place.index, place.term, batch)
-
     def _take_reads(self) -> None:
         if not self._reads.queued:
             return
         if not self.leads:
-            self._reads.fail_queued(self._not_leader())
+            self._reads.fail_queued(self._tenure.not_leader())
             return
         context = self._reads.start_round()
         try:
             self._raw.read_index(context)
         except raft.NotLeader:
             # The core stepped down in this very turn; the Ready that says so is yet to come.
-            self._reads.dropped((context,), self._not_leader())
+            self._reads.dropped((context,), self._tenure.not_leader())
 
     def _carry_out(self, ready: Ready, applied_until_ms: int) -> None:
         """The steps of ``raftd.raft.ready``, in its order; applying goes on in later turns where it takes long."""
@@ -351,10 +292,11 @@ class Node:
         self._committed.extend(ready.committed_entries)
         self._apply(applied_until_ms)
         if ready.soft_state is not None:
-            self._become(ready.soft_state)
+            if self._tenure.become(ready.soft_state):
+                self._proposer.leadership_lost()
             self._settle_leadership()
         if ready.reads_dropped:
-            self._reads.dropped(ready.reads_dropped, self._not_leader())
+            self._reads.dropped(ready.reads_dropped, self._tenure.not_leader())
         self._reads.confirmed(ready.read_states)
         self._reads.applied(self._applier.last_applied)
 
@@ -365,7 +307,7 @@ class Node:
         while self._committed and (not index or self._clock.monotonic_ms() < until_ms):
             entry = self._committed.popleft()
             replies = self._applier.apply(entry)
-            self._proposals.applied(entry.index, entry.term, replies)
+            self._proposer.applied(entry, replies)
             index = entry.index
         if index:
             self._raw.applied(index)
@@ -373,12 +315,12 @@ class Node:
             self._reads.applied(index)
 
     def _plan(self) -> None:
-        if not self._ready_term or self._leading is None:
+        leading = self._tenure.leading
+        if not self._tenure.serves or leading is None:
             return
-        commands = tuple(self._leading.plan(self._last_tick_ms))
+        commands = tuple(leading.plan(self._last_tick_ms))
         if commands:
             done: asyncio.Future[tuple[Reply, ...]] = self._loop.create_future()
-            leading = self._leading
 
             def settle(future: asyncio.Future[tuple[Reply, ...]]) -> None:
                 error = future.exception()
@@ -386,50 +328,14 @@ class Node:
                 self._wake.set()
 
             done.add_done_callback(settle)
-            self._proposals.add(Proposal(commands, 128 * len(commands), self._loop.time() + 3600, done))
+            self._proposer.add(Proposal(commands, 128 * len(commands), self._loop.time() + 3600, done))
             self._wake.set()
 
-    # --- leadership ---------------------------------------------------------------------------------------------
-
-    def _become(self, soft: raft.SoftState) -> None:
-        was_leader = self._role is raft.Role.LEADER
-        self._role, self._leader = soft.role, soft.leader
-        if was_leader and soft.role is not raft.Role.LEADER:
-            if self._ready_term:
-                self._ready_term = 0
-                if self._leading is not None:
-                    self._leading.end()
-            self._proposals.fail_appended(
-                OutcomeUnknown(
-                    "leadership was lost before it was committed", try_="retry under the same request id"
-                )
-            )
-            self._proposals.fail_queued(self._not_leader())
-        self._announce()
-
     def _settle_leadership(self) -> None:
-        """Serve once the own term's no-op is applied: until then older commits may not be applied here."""
-        if self._role is not raft.Role.LEADER or self._ready_term or self._leading is None:
-            return
-        term = self._raw.status().term
-        if self._applier.last_applied_term == term:
-            self._ready_term = term
-            self._leading.begin(term)
-            self._announce()
-
-    def _announce(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._tenure.settle(self._raw.state.term, self._applier.last_applied_term)
 
     def _check_leads(self) -> None:
         if self._stopping:
             raise ShuttingDown("this node is shutting down")
         if not self.leads:
-            raise self._not_leader()
-
-    def _not_leader(self) -> RaftdError:
-        if self._leader in (raft.NO_NODE, self._raw.status().id):
-            return NoLeader(
-                "no leader is known to this node", try_="wait for an election, or start more nodes"
-            )
-        return NotLeader(f"this node does not lead; store {self._leader:016x} does")
+            raise self._tenure.not_leader()
