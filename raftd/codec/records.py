@@ -29,10 +29,12 @@ from raftd.scheduler.model import (
     Eligibility,
     Health,
     Job,
+    MemberRecord,
     Node,
     NodeRole,
     RequestRecord,
     Settings,
+    Standing,
     StopReason,
     Task,
     TaskSpec,
@@ -93,6 +95,30 @@ def decode_settings(message: pb.SnapshotSettings) -> Settings:
         max_attempts_kept=message.max_attempts_kept,
         crash_limit=message.crash_limit,
         lease_ms=message.lease_ms,
+    )
+
+
+def encode_member(member: MemberRecord) -> pb.SnapshotMember:
+    """A member, as it is stored."""
+    return pb.SnapshotMember(
+        name=member.name,
+        store_id=member.store_id,
+        address=member.address,
+        standing=member.standing,
+        promote=member.promote,
+        replaces=member.replaces,
+    )
+
+
+def decode_member(message: pb.SnapshotMember) -> MemberRecord:
+    """A member, as the model knows it."""
+    return MemberRecord(
+        sys.intern(message.name),
+        message.store_id,
+        message.address,
+        decode_enum(Standing, message.standing),
+        message.promote,
+        message.replaces,
     )
 
 

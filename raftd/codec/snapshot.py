@@ -16,12 +16,14 @@ from raftd.codec.records import (
     SpecNumbers,
     decode_blob,
     decode_job,
+    decode_member,
     decode_node,
     decode_request,
     decode_settings,
     decode_task,
     encode_blob,
     encode_job,
+    encode_member,
     encode_node,
     encode_request,
     encode_settings,
@@ -133,6 +135,8 @@ class _Reader:
             tasks=(self._tasks,),
             requests=(self._requests,),
             blobs=(self._blobs,),
+            members=tuple(map(decode_member, head.members)),
+            removed_stores=tuple(head.removed_stores),
         )
 
 
@@ -150,6 +154,8 @@ def _encode_head(frozen: FrozenState) -> pb.SnapshotHead:
         oldest_request=counters.oldest_request,
         settings=encode_settings(frozen.settings),
         kinds=frozen.kinds,
+        members=map(encode_member, frozen.members),
+        removed_stores=frozen.removed_stores,
     )
 
 

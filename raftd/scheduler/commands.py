@@ -8,6 +8,7 @@ A change of what a command means is a new ``COMMAND_VERSION``; a node that does 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TypeAlias
 
 from raftd.scheduler.model import (
@@ -130,6 +131,32 @@ class RecordBlob:
 
     ref: BlobRef
     holders: tuple[str, ...]
+
+
+class MembershipChangeKind(IntEnum):
+    """What becomes of one store."""
+
+    ADD_VOTER = 1
+    ADD_LEARNER = 2
+    REMOVE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipChange:
+    """What becomes of one store; those of one entry take effect together. Not a command: it has an entry of its own.
+
+    Attributes:
+        name, address: of the store, as it is added.
+        promote: a learner that becomes a voter when it has caught up.
+        replaces: the store that leaves when this one is promoted; 0 for none.
+    """
+
+    kind: MembershipChangeKind
+    store_id: int
+    name: str = ""
+    address: str = ""
+    promote: bool = False
+    replaces: int = 0
 
 
 Command: TypeAlias = RegisterNode | Submit | Occupy | Vacate | Cancel | MarkStopping | NodeLost | RecordBlob

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-from raftd.scheduler.model import Attempt, FencingToken, Job, Node, StopReason, Task
+from raftd.scheduler.model import Attempt, FencingToken, Job, MemberRecord, Node, StopReason, Task
 
 
 class TaskChange(StrEnum):
@@ -112,4 +112,15 @@ class SlotFreed:
     token: FencingToken
 
 
-Effect: TypeAlias = TaskChanged | NodeChanged | JobChanged | Assigned | StopRequested | SlotFreed
+@dataclass(frozen=True, slots=True)
+class MembersChanged:
+    """The members are now as given; ``removed`` are those that have just left for good."""
+
+    index: int
+    members: tuple[MemberRecord, ...]
+    removed: tuple[MemberRecord, ...] = ()
+
+
+Effect: TypeAlias = (
+    TaskChanged | NodeChanged | JobChanged | Assigned | StopRequested | SlotFreed | MembersChanged
+)

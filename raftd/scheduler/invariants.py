@@ -33,6 +33,7 @@ def check(state: State) -> None:
     jobs_count(state)
     requests_indexed(state)
     indexes_derived(state)
+    members_unique(state)
 
 
 def check_step(before: FencingToken, state: State) -> FencingToken:
@@ -173,6 +174,27 @@ def indexes_derived(state: State) -> None:
         _require(kept.count(task_state) == fresh.count(task_state), "IndexesDerived", task_state.name)
 
 
+def members_unique(state: State) -> None:
+    """MembersUnique: one name, one store and one address each; nobody who was removed is one, or takes new work."""
+    for what, values in (
+        ("name", [member.name for member in state.members]),
+        ("store", [member.store_id for member in state.members]),
+        ("address", [member.address for member in state.members]),
+    ):
+        _require(len(set(values)) == len(values), "MembersUnique", f"two members have one {what}: {values}")
+    for member in state.members:
+        gone = member.store_id in state.removed_stores
+        _require(not gone, "MembersUnique", f"{member.name} was removed, and is a member")
+    for node in state.nodes.values():
+        gone = node.store_id in state.removed_stores
+        _require(not gone or not node.takes_work, "MembersUnique", f"{node.name} was removed, and takes work")
+        _require(
+            not gone or node.health is Health.UP,
+            "MembersUnique",
+            f"{node.name} is gone, and its record is not",
+        )
+
+
 def state_hash(state: State) -> str:
     """A digest of everything that is replicated: equal states have equal digests in every process."""
     digest = hashlib.sha256()
@@ -184,6 +206,8 @@ def state_hash(state: State) -> str:
         frozen.counters,
         frozen.settings,
         frozen.kinds,
+        frozen.members,
+        frozen.removed_stores,
         tuple(sorted(frozen.nodes, key=lambda node: node.name)),
     ):
         digest.update(_canonical(part))

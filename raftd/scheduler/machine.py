@@ -9,7 +9,7 @@ Deterministic: it reads the state and the entry and nothing else: no clock, no c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from raftd.scheduler.commands import (
     Batch,
     Cancel,
     MarkStopping,
+    MembershipChange,
     NodeLost,
     Occupy,
     RecordBlob,
@@ -28,6 +29,7 @@ from raftd.scheduler.commands import (
 )
 from raftd.scheduler.directory import record_blob
 from raftd.scheduler.effects import Effect
+from raftd.scheduler.membership import change_members, found
 from raftd.scheduler.model import MAX_TIME_MS, Genesis
 from raftd.scheduler.registration import node_lost, register_node
 from raftd.scheduler.replies import Reply
@@ -97,7 +99,23 @@ class StateMachine:
         """Apply the entry that founds the cluster."""
         self._advance(index)
         self.state.genesis = genesis
-        return Outcome((), ())
+        turn = Turn(self.state, index, 0)
+        found(turn, genesis)
+        return Outcome((), tuple(turn.effects))
+
+    def apply_conf_change(
+        self,
+        index: int,
+        changes: Sequence[MembershipChange],
+        voters: frozenset[int],
+        learners: frozenset[int],
+        outgoing: frozenset[int],
+    ) -> Outcome:
+        """Apply a change of the membership; the sets are the stores of the configuration in force after it."""
+        self._advance(index)
+        turn = Turn(self.state, index, 0)
+        change_members(turn, changes, voters, learners, outgoing)
+        return Outcome((), tuple(turn.effects))
 
     def _advance(self, index: int) -> None:
         if index != self.state.applied_index + 1:

@@ -309,6 +309,38 @@ class Genesis:
     members: tuple[Member, ...]
 
 
+class Standing(IntEnum):
+    """What a member counts for in the configuration in force."""
+
+    VOTER = 1
+    LEARNER = 2
+    """It is sent the log and does not vote."""
+    LEAVING = 3
+    """It votes in the outgoing half of a joint configuration only, and leaves with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRecord:
+    """A store that takes part in consensus.
+
+    Attributes:
+        promote: a learner that becomes a voter when it has caught up.
+        replaces: the store that leaves when this one is promoted; 0 for none.
+    """
+
+    name: str
+    store_id: int
+    address: str
+    standing: Standing
+    promote: bool = False
+    replaces: int = 0
+
+    @property
+    def voter(self) -> bool:
+        """Whether it counts in the configuration in force, in either half of a joint one."""
+        return self.standing is not Standing.LEARNER
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Replicated settings: limits, retention and the lease, the same on every node at the same index.

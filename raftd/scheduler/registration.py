@@ -76,7 +76,10 @@ def node_lost(turn: Turn, command: NodeLost) -> Reply:
     lost = replace(node, health=Health.LOST, executing=(None,) * node.slots, changed_index=turn.index)
     turn.state.put_node(lost)
     turn.node_changed(NodeChange.LOST, lost)
-    return Lost(node.name, _end_all(turn, node, f"node {node.name} was lost"))
+    ended = _end_all(turn, node, f"node {node.name} was lost")
+    if node.store_id in turn.state.removed_stores:
+        turn.state.forget_node(lost)
+    return Lost(node.name, ended)
 
 
 def _end_all(turn: Turn, node: Node, reason: str) -> int:
@@ -112,6 +115,11 @@ def _refuse_form(command: RegisterNode) -> Refused | None:
 
 
 def _refuse_identity(state: State, command: RegisterNode) -> Refused | None:
+    if command.store_id in state.removed_stores:
+        return Refused(
+            "store_removed",
+            f"store {command.store_id:016x} was removed from this cluster, and never comes back",
+        )
     for member in state.members:
         if (member.name == command.name) != (member.store_id == command.store_id):
             return _wrong_store(command, member.name, member.store_id)

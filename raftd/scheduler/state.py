@@ -13,7 +13,7 @@ from raftd.scheduler.model import (
     BlobRecord,
     Genesis,
     Job,
-    Member,
+    MemberRecord,
     Node,
     RequestRecord,
     Settings,
@@ -55,6 +55,8 @@ class FrozenState:
     tasks: tuple[dict[int, Task], ...]
     requests: tuple[dict[int, RequestRecord], ...]
     blobs: tuple[dict[int, BlobRecord], ...]
+    members: tuple[MemberRecord, ...]
+    removed_stores: tuple[int, ...]
 
 
 class State:
@@ -75,11 +77,13 @@ class State:
         "indexes",
         "jobs",
         "kinds",
+        "members",
         "next_job_id",
         "next_request",
         "next_task_id",
         "nodes",
         "oldest_request",
+        "removed_stores",
         "requests",
         "settings",
         "tasks",
@@ -88,6 +92,8 @@ class State:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.genesis = Genesis(cluster_id=0, epoch=0, members=())
+        self.members: tuple[MemberRecord, ...] = ()
+        self.removed_stores: frozenset[int] = frozenset()
         self.settings = settings or Settings()
         self.applied_index = 0
         self.cluster_time_ms = 0
@@ -114,11 +120,6 @@ class State:
     def epoch(self) -> int:
         """The first half of every fencing token."""
         return self.genesis.epoch
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        """The founding nodes."""
-        return self.genesis.members
 
     def advance_clock(self, time_ms: int) -> None:
         """Move the cluster time forward, never back, and release the tasks that become due."""
@@ -152,6 +153,11 @@ class State:
             self.indexes.remove_node(old)
         self.nodes[node.name] = node
         self.indexes.add_node(node)
+
+    def forget_node(self, node: Node) -> None:
+        """Drop the record of a node."""
+        self.indexes.remove_node(node)
+        del self.nodes[node.name]
 
     def request(self, request_id: str) -> RequestRecord | None:
         """What this request id stands for, or None."""
@@ -200,6 +206,8 @@ class State:
             tasks=self.tasks.freeze(),
             requests=self.requests.freeze(),
             blobs=self.blobs.freeze(),
+            members=self.members,
+            removed_stores=tuple(sorted(self.removed_stores)),
         )
 
     @classmethod
@@ -207,6 +215,8 @@ class State:
         """A state equal to the one that was frozen; what is derived is built anew."""
         state = cls(frozen.settings)
         state.genesis = frozen.genesis
+        state.members = frozen.members
+        state.removed_stores = frozenset(frozen.removed_stores)
         state.applied_index = frozen.applied_index
         state.cluster_time_ms = state.indexes.now_ms = frozen.cluster_time_ms
         state.token_counter = frozen.counters.token
