@@ -93,6 +93,17 @@ def run(
         int | None, typer.Option(help="Base of the election timeout, in ticks.")
     ] = None,
     segment_bytes: Annotated[int | None, typer.Option(help="Size of one log segment.")] = None,
+    snapshot_entries: Annotated[int | None, typer.Option(help="Applied entries between snapshots.")] = None,
+    snapshot_log_bytes: Annotated[
+        int | None, typer.Option(help="Bytes of applied entries between snapshots.")
+    ] = None,
+    kept_entries: Annotated[
+        int | None, typer.Option(help="Entries kept behind a snapshot, for followers a little behind.")
+    ] = None,
+    lease_reads: Annotated[
+        bool | None, typer.Option("--lease-reads", help="Answer reads by lease; on all members or on none.")
+    ] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write a line for each transition of Raft here.")] = None,
     slot_nice: Annotated[int | None, typer.Option(help="CPU niceness of the slots.")] = None,
     stop_grace_ms: Annotated[int | None, typer.Option(help="Between TERM and KILL of an attempt.")] = None,
     output_limit_bytes: Annotated[int | None, typer.Option(help="Captured output of an attempt.")] = None,

@@ -46,6 +46,11 @@ class Config:
         tick_ms, heartbeat_ticks, election_ticks: Raft's clock; the election timeout is election_ticks to
             2 x election_ticks - 1 ticks.
         segment_bytes: size of one preallocated log segment.
+        snapshot_entries, snapshot_log_bytes: a snapshot is taken, and the log compacted, when so many entries, or bytes
+            of them, were applied since the last.
+        kept_entries: of the log behind a snapshot, for followers that are a little behind.
+        lease_reads: a leader answers reads by its lease, without asking; on all members alike, or on none.
+        trace: a file that gets one line of JSON for each transition of the consensus core; None: none.
         slot_nice: CPU priority of the slots, so that tasks never delay heartbeats.
         stop_grace_ms: between TERM and KILL of an attempt.
         output_limit_bytes: captured stdout and stderr of an attempt, each.
@@ -69,6 +74,11 @@ class Config:
     heartbeat_ticks: int = 2
     election_ticks: int = 8
     segment_bytes: int = 16 * 1024 * 1024
+    snapshot_entries: int = 20_000
+    snapshot_log_bytes: int = 64 * 1024 * 1024
+    kept_entries: int = 5_000
+    lease_reads: bool = False
+    trace: Path | None = None
     slot_nice: int = 15
     stop_grace_ms: int = 5_000
     output_limit_bytes: int = 1024 * 1024
@@ -80,6 +90,19 @@ class Config:
     def address(self) -> str:
         """The ``host:port`` that others use."""
         return self.advertise or self.listen
+
+
+TICKS_AT_ONCE = 2
+"""Ticks that a late turn of the loop makes up at most (docs/decisions/0006)."""
+
+CLOCK_DRIFT_PERCENT = 2
+"""Two clocks of 1 % each."""
+
+
+def lease_ms(config: Config) -> int:
+    """How long a leader answers reads by itself: less than a voter keeps its promise (``raftd.raft.types.Config``)."""
+    ticks = config.election_ticks - 1 - TICKS_AT_ONCE
+    return ticks * config.tick_ms * (100 - CLOCK_DRIFT_PERCENT) // 100
 
 
 def hex_id(source: str, value: Any) -> int:
@@ -218,6 +241,11 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "heartbeat_ticks": _integer(1, 1_000),
     "election_ticks": _integer(2, 10_000),
     "segment_bytes": _integer(64 * 1024, 1 << 30),
+    "snapshot_entries": _integer(1, 1 << 40),
+    "snapshot_log_bytes": _integer(4096, 1 << 40),
+    "kept_entries": _integer(0, 1 << 40),
+    "lease_reads": _boolean,
+    "trace": _path,
     "slot_nice": _integer(0, 19),
     "stop_grace_ms": _integer(0, 3_600_000),
     "output_limit_bytes": _integer(1024, 1 << 30),
@@ -299,6 +327,11 @@ def _check(config: Config, sources: Mapping[str, str]) -> None:
         raise ConfigError(
             f"{sources['election_ticks']} = {config.election_ticks} must be more than twice "
             f"{sources['heartbeat_ticks']} = {config.heartbeat_ticks}, or one lost heartbeat starts an election"
+        )
+    if config.lease_reads and lease_ms(config) <= 0:
+        raise ConfigError(
+            f"{sources['election_ticks']} = {config.election_ticks} leaves no room for a lease to read by",
+            try_="raise election_ticks, or do without lease_reads",
         )
     texts = (*config.labels.keys(), *config.labels.values())
     if len(config.labels) > MAX_LABELS or any(len(text) > MAX_TEXT_CHARS for text in texts):

@@ -31,7 +31,7 @@ every full one walks all tasks (36 ms for 200,000 objects)."""
 
 
 def serve(config: Config) -> int:
-    """Run a node until TERM or INT; the process's exit code.
+    """Run a node until TERM or INT (it hands the leadership over first) or QUIT (it does not); the process's exit code.
 
     Raises:
         RaftdError: it could not be started.
@@ -59,14 +59,23 @@ def serve(config: Config) -> int:
 
 async def _serve(config: Config, directory: DataDirectory) -> int:
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    told: asyncio.Future[bool] = loop.create_future()
+
+    def stop(hand_over: bool) -> None:
+        if not told.done():
+            told.set_result(hand_over)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop, True)
+    # The whole cluster goes down: whoever took over would be the next to stop.
+    loop.add_signal_handler(signal.SIGQUIT, stop, False)
     server = Server(config, directory, end_process)
     await server.start()
-    await stop.wait()
-    log.info("told to stop")
-    await server.stop()
+    removed = asyncio.ensure_future(server.removed())
+    await asyncio.wait((told, removed), return_when=asyncio.FIRST_COMPLETED)
+    removed.cancel()
+    log.info("told to stop" if told.done() else "was removed from the cluster, and stops")
+    await server.stop(hand_over=not told.done() or told.result())
     return 0
 
 

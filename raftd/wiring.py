@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -28,9 +28,11 @@ from raftd.node.clock import ClusterClock, SystemClock
 from raftd.node.history import History
 from raftd.node.leaders import Leaders
 from raftd.node.leadership import Leadership
-from raftd.node.members import Members
+from raftd.node.members import Members, MemberView
+from raftd.node.membership import Membership
 from raftd.node.node import Node
 from raftd.node.results import Directory, ResultBlobs
+from raftd.node.roster import Roster
 from raftd.node.sessions import Sessions
 from raftd.raft.raw_node import RawNode
 from raftd.raft.ready import Status
@@ -61,6 +63,12 @@ from raftd.transport.network import Network
 log = logging.getLogger(__name__)
 
 SERVER_GRACE_S = 1.0
+
+HAND_OVER_S = 2.0
+"""For another to take over before this node stops; the core gives up after an election timeout."""
+
+REMOVED_GRACE_S = 2.0
+"""A removed node stays for so long: the others may still need to hear that it knows (thesis §4.2.2)."""
 FAULTS_FILE = "faults.json"
 BLOBS_DIRECTORY = "blobs"
 APPLY_BYTES_PER_TURN = 256 * 1024
@@ -93,6 +101,7 @@ class Server:
         identity = directory.identity
         self._genesis = _genesis(directory)
         self._started = AsyncExitStack()
+        self._handing_over = True
         self._local = LocalNode(
             identity.cluster_id, identity.store_id, identity.name, _read_token(config.token_file)
         )
@@ -119,6 +128,18 @@ class Server:
             on_fatal=fatal,
         )
         self._network.on_unreachable = self.node.unreachable
+        self.membership = Membership(self.node, self._members)
+        self._roster = Roster(
+            identity.name,
+            identity.store_id,
+            lambda: directory.incarnation,
+            self._state,
+            self._members,
+            self._set_peers,
+            fatal,
+        )
+        applier.on_effects(self._roster.on_effects)
+        applier.on_restored(self._roster.on_restored)
         self._leadership = Leadership(applier, self._clock, self._cluster_clock)
         self._sessions = Sessions(
             identity.cluster_id, identity.name, self.node, self._leadership, self._state, self._clock
@@ -142,8 +163,11 @@ class Server:
             )
             started.push_async_callback(self.node.stop)
             self.node.start(self._leadership)
+            for work in (self._roster.run(), self.membership.run()):
+                started.push_async_callback(_cancel, asyncio.create_task(work))
             started.push_async_callback(self._host.stop, SERVER_GRACE_S)
             await self._host.start()
+            started.push_async_callback(self._hand_over)
             started.push_async_callback(self._executor.stop, self._config.stop_grace_ms)
             await self._executor.start()
             self._started = started.pop_all()
@@ -156,8 +180,18 @@ class Server:
             self._config.listen,
         )
 
-    async def stop(self) -> None:
-        """Stop what runs, report what can be reported, flush, and let the data directory go; bounded in time."""
+    async def removed(self) -> None:
+        """Return when this node was removed from the cluster, and has had the time to say that it knows."""
+        await self._roster.removed()
+        await asyncio.sleep(REMOVED_GRACE_S)
+
+    async def stop(self, *, hand_over: bool = True) -> None:
+        """Stop what runs, report what can be reported, flush, and let the data directory go; bounded in time.
+
+        Args:
+            hand_over: where this node leads, have another take over first.
+        """
+        self._handing_over = hand_over
         # In the opposite order of the start, and each part also when another has failed to stop.
         await self._started.aclose()
         log.info("%s has stopped", self._local.name)
@@ -184,6 +218,16 @@ class Server:
         return bool(self._executor.attached_to) and self._executor.slots_ready == self._config.slots
 
     # --- construction -------------------------------------------------------------------------------------------
+
+    async def _hand_over(self) -> None:
+        # After the executor has stopped: what it ran is recorded while this node still leads.
+        if self._handing_over:
+            await self.membership.hand_over(HAND_OVER_S)
+
+    async def _set_peers(self, members: Sequence[MemberView]) -> None:
+        await self._network.set_members(
+            RemoteNode(member.name, member.store_id, member.address) for member in members
+        )
 
     def _on_durable(self, number: int) -> None:
         self.node.durable(number)  # the node is made after the thread that reports to it
@@ -312,6 +356,11 @@ class Server:
 
     async def _next_incarnation(self) -> int:
         return await asyncio.to_thread(self._directory.next_incarnation)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _genesis(directory: DataDirectory) -> Genesis:

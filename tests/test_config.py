@@ -54,7 +54,8 @@ def test_every_setting_can_come_from_everywhere(tmp_path: Path) -> None:
         "labels": "a=1,b=2", "token_file": "/t", "fault_injection": "yes", "insecure": "on", "tick_ms": "60",
         "heartbeat_ticks": "3", "election_ticks": "9", "segment_bytes": "65536", "slot_nice": "0",
         "stop_grace_ms": "0", "output_limit_bytes": "1024", "log_file": "/l", "log_file_bytes": "4096",
-        "log_level": "error", "name": "n1", "cluster_id": "c1",
+        "log_level": "error", "name": "n1", "cluster_id": "c1", "snapshot_entries": "7", "snapshot_log_bytes": "4096",
+        "kept_entries": "0", "lease_reads": "true", "trace": "/t.jsonl",
     }  # fmt: skip
     assert set(text) == set(config._PARSERS)
     by_variable = load({}, {f"RAFTD_{key.upper()}": value for key, value in text.items()}, None)
@@ -72,6 +73,9 @@ NUMBERS = {
     "heartbeat_ticks": (1, 1_000),
     "election_ticks": (2, 10_000),
     "segment_bytes": (64 * 1024, 1 << 30),
+    "snapshot_entries": (1, 1 << 40),
+    "snapshot_log_bytes": (4096, 1 << 40),
+    "kept_entries": (0, 1 << 40),
     "slot_nice": (0, 19),
     "stop_grace_ms": (0, 3_600_000),
     "output_limit_bytes": (1024, 1 << 30),

@@ -71,6 +71,15 @@ class History:
         more, self._more = self._more, asyncio.Event()
         more.set()
 
+    def restart(self, index: int) -> None:
+        """A snapshot of that entry took the place of the state: what changed up to it is not known here."""
+        self._entries.clear()
+        self._count = 0
+        self._floor = index + 1
+        self._last_index = index
+        more, self._more = self._more, asyncio.Event()
+        more.set()
+
     def page(self, from_index: int, limit: int) -> Page:
         """Changes with an index >= ``from_index``: whole entries, until ``limit`` changes are reached."""
         taken: list[Changed] = []

@@ -1,7 +1,7 @@
 """Who the members are and where: names for the store ids that consensus speaks of.
 
-What may live here: looking members up in the applied state. Founding members come from the genesis entry; the address
-under which a node last registered wins over the one it was founded with.
+What may live here: looking members up in the applied state. The address under which a node last registered wins over
+the one it was founded or added with.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from raftd.scheduler.model import Standing
 from raftd.scheduler.state import State
 
 
@@ -20,6 +21,13 @@ class MemberView:
     store_id: int
     address: str
     voter: bool
+    """Whether it counts in the configuration in force, in either half of a joint one."""
+    leaving: bool = False
+    """It votes only until the change under way is complete."""
+    promote: bool = False
+    """A learner that becomes a voter when it has caught up."""
+    replaces: int = 0
+    """The store that leaves when this one is promoted; 0 for none."""
 
 
 class Members:
@@ -29,14 +37,24 @@ class Members:
         self._state = state
 
     def all(self) -> tuple[MemberView, ...]:
-        """Every member, in the order of the genesis entry."""
+        """Every member, in the order in which they came."""
         state = self._state()
         views = []
         for member in state.members:
             node = state.nodes.get(member.name)
             registered = node is not None and node.store_id == member.store_id and node.address
             address = node.address if node is not None and registered else member.address
-            views.append(MemberView(member.name, member.store_id, address, member.voter))
+            views.append(
+                MemberView(
+                    member.name,
+                    member.store_id,
+                    address,
+                    member.voter,
+                    member.standing is Standing.LEAVING,
+                    member.promote,
+                    member.replaces,
+                )
+            )
         return tuple(views)
 
     def by_store_id(self, store_id: int) -> MemberView | None:

@@ -1,160 +1,26 @@
-"""The one loop that obeys Ready: messages, ticks, proposals and reads go in; writes, sends and applies come out.
+"""What the services, the executor and an operator ask of a node: propose, read, change the members, hand over.
 
-What may live here: the loop and its inbox. What the effects mean is elsewhere (``applier``, ``leadership``,
-``sessions``); in which order they happen is ``raftd.raft.ready``'s, and this is the only place that carries it out.
-
-Everything runs on the event loop's thread but for the storage thread, which reports back through
-``call_soon_threadsafe``. One turn of the loop takes whatever has come in, so that under load one entry carries many
-commands, one write many entries and one message many of both.
+What may live here: calls that queue something for the loop (``loop``) and wait for what comes of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import secrets
-from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-from raftd.errors import DeadlinePassed, OutcomeUnknown, RaftdError, ShuttingDown
-from raftd.node.applier import Applier
-from raftd.node.clock import Clock, ClusterClock
-from raftd.node.ports import DurableView, Leading, Peers, Storage
-from raftd.node.proposals import Proposal
-from raftd.node.proposer import Proposer
-from raftd.node.reads import Reads
-from raftd.node.tenure import Tenure
-from raftd.node.writes import Writes
+from raftd.errors import DeadlinePassed, DiskFull, InvalidChange, OutcomeUnknown
+from raftd.node.loop import Loop
+from raftd.node.proposals import Proposal, ProposedChange
 from raftd.raft import types as raft
-from raftd.raft.messages import Message
-from raftd.raft.raw_node import RawNode
-from raftd.raft.ready import Ready, Status
-from raftd.scheduler.commands import Command
+from raftd.scheduler.commands import Command, MembershipChange, Submit
 from raftd.scheduler.replies import Reply
 
-log = logging.getLogger(__name__)
-
-APPLY_MS_PER_TURN = 20
-"""So long a turn applies, and at most one entry longer; what is committed beyond that waits for the next."""
-
-READIES_PER_TURN = 8
-"""After so many the loop lets others run, however much there is to apply."""
-
-TICKS_PER_TURN = 2
-"""Ticks that one late turn makes up at most. The rest of a stall is not time in which peers could be heard: counting
-it would start elections for our own lateness (docs/decisions/0006)."""
+T = TypeVar("T")
 
 
-class Node:
-    """Drives one consensus core.
-
-    Args:
-        raw: the core.
-        storage: where Readys are written.
-        view: the durable log in memory, that the core reads.
-        peers: where messages go.
-        applier: what committed entries are applied to.
-        clock: time.
-        cluster_clock: the time that entries are stamped with.
-        tick_ms: the length of a tick.
-        on_fatal: called once if the loop cannot go on; the process must end.
-        random_u64: the chance that is stamped on entries; a simulator brings its own.
-    """
-
-    def __init__(
-        self,
-        raw: RawNode,
-        storage: Storage,
-        view: DurableView,
-        peers: Peers,
-        applier: Applier,
-        clock: Clock,
-        cluster_clock: ClusterClock,
-        tick_ms: int,
-        on_fatal: Callable[[BaseException], None],
-        random_u64: Callable[[], int] = lambda: secrets.randbits(64),
-    ) -> None:
-        self._raw = raw
-        self._peers = peers
-        self._applier = applier
-        self._clock = clock
-        self._tick_ms = tick_ms
-        self._on_fatal = on_fatal
-        self._tenure = Tenure(raw.state.id)
-        self._proposer = Proposer(raw, cluster_clock, random_u64, self._tenure.not_leader)
-        self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
-        self._messages: deque[Message] = deque()
-        self._unreachable: set[raft.NodeId] = set()
-        self._heard_ms: dict[raft.NodeId, int] = {}
-        self._reads = Reads()
-        self._writes = Writes(storage, view, peers)
-        self._committed: deque[raft.Entry] = deque()
-        self._last_tick_ms = clock.monotonic_ms()
-        self._stopping = False
-        self._task: asyncio.Task[None] | None = None
-
-    # --- for others on the loop ---------------------------------------------------------------------------------
-
-    def start(self, leading: Leading) -> None:
-        """Start the loop."""
-        self._tenure.leading = leading
-        self._task = asyncio.create_task(self._run(), name="node loop")
-        self._schedule_tick()
-
-    async def stop(self) -> None:
-        """End the loop; whoever still waits gets ``ShuttingDown``."""
-        self._stopping = True
-        self._wake.set()
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
-        error = ShuttingDown("this node is shutting down")
-        self._proposer.close(error)
-        self._reads.fail_all(error)
-        self._tenure.end()
-
-    def deliver(self, messages: Sequence[Message]) -> None:
-        """Messages of a peer have come in."""
-        self._messages.extend(messages)
-        if messages:
-            self._heard_ms[messages[-1].sender] = self._clock.monotonic_ms()
-        self._wake.set()
-
-    def silence_ms(self, store_id: raft.NodeId) -> int | None:
-        """How long ago this peer was last heard; None where it never was."""
-        heard_ms = self._heard_ms.get(store_id)
-        return None if heard_ms is None else self._clock.monotonic_ms() - heard_ms
-
-    def unreachable(self, store_id: raft.NodeId) -> None:
-        """Messages to this peer may have been lost."""
-        self._unreachable.add(store_id)
-        self._wake.set()
-
-    def durable(self, number: int) -> None:
-        """Called by the storage thread: every Ready up to this one is durable."""
-        self._loop.call_soon_threadsafe(self._on_durable, number)
-
-    def wake(self) -> None:
-        """Something that planning looks at has changed."""
-        self._wake.set()
-
-    @property
-    def leader(self) -> raft.NodeId:
-        """Who leads, as far as this node knows; 0 for nobody."""
-        return self._tenure.leader
-
-    @property
-    def leads(self) -> bool:
-        """Whether this node leads and has applied its own term's first entry: it may serve and plan."""
-        return self._tenure.serves
-
-    def status(self) -> Status:
-        """What the core knows."""
-        return self._raw.status()
-
-    async def leader_changed(self) -> None:
-        """Return when the leader, or whether this node serves as one, has changed."""
-        await self._tenure.changed()
+class Node(Loop):
+    """A node, as callers on its event loop see it."""
 
     async def propose(
         self, commands: Sequence[Command], *, timeout: float, size_bytes: int = 512
@@ -168,11 +34,14 @@ class Node:
 
         Raises:
             NotLeader: this node does not lead (yet); nothing was appended.
+            DiskFull: this node's disk has no room for new work; nothing was appended.
             TooManyUncommitted: nothing was appended.
             OutcomeUnknown: it was appended, and then leadership was lost or time ran out.
             DeadlinePassed: time ran out before it was appended.
         """
         self._check_leads()
+        if self._disk_full and any(isinstance(command, Submit) for command in commands):
+            raise DiskFull("the disk of the leader is full", try_="make room: it goes on by itself then")
         done: asyncio.Future[tuple[Reply, ...]] = self._loop.create_future()
         proposal = Proposal(tuple(commands), size_bytes, self._loop.time() + timeout, done)
         self._proposer.add(proposal)
@@ -187,155 +56,96 @@ class Node:
                 "not committed in time: a majority of the voters did not confirm it"
             ) from None
 
-    async def read_barrier(self, *, timeout: float) -> int:
-        """Return once this node's applied state is fresh: it holds everything committed before the call.
+    async def change_membership(self, changes: Sequence[MembershipChange], *, timeout: float) -> int:
+        """Have a change of the membership committed and applied; the index of its entry.
 
         Raises:
-            NotLeader: this node does not lead, or lost leadership before a quorum confirmed it.
-            DeadlinePassed: no quorum confirmed it in time.
+            NotLeader, OutcomeUnknown, DeadlinePassed: as for ``propose``.
+            InvalidChange, NameTaken, StoreRemoved, NodeNotFound: the change makes no sense now; nothing was changed.
+            ChangePending: another change is under way; nothing was changed.
         """
         self._check_leads()
-        waiter: asyncio.Future[int] = self._loop.create_future()
-        self._reads.add(waiter)
+        change = ProposedChange(tuple(changes), self._loop.time() + timeout, self._loop.create_future())
+        self._proposer.add_change(change)
         self._wake.set()
         try:
             async with asyncio.timeout(timeout):
-                return await waiter
+                return await change.done
+        except TimeoutError:
+            if not change.appended:
+                raise DeadlinePassed("the deadline passed before it was proposed") from None
+            raise OutcomeUnknown("not committed in time: look at the members before trying again") from None
+
+    def transfer_leadership(self, to: raft.NodeId) -> None:
+        """Begin to hand over to a voter, or (0) to the one that has most of the log; ``leader_changed`` tells the end.
+
+        Raises:
+            NotLeader: this node does not lead.
+            InvalidChange: it is no voter, or there is none that lives.
+        """
+        self._check_leads()
+        to = to or self._handover.heir()
+        if not to:
+            raise InvalidChange("there is no other voter that could lead", try_="start or add a node")
+        try:
+            self._raw.transfer_leadership(to)
+        except raft.InvalidTransfer as error:
+            raise InvalidChange(error.message) from None
+        self._wake.set()
+
+    async def read(self, read: Callable[[], T], *, timeout: float) -> T:
+        """Call ``read`` when this node's applied state is fresh (holds everything committed before this call), and
+        return what it returns.
+
+        A leader has a quorum confirm that it leads, or relies on its lease; another node asks the leader for an index
+        and waits until it has applied that much (thesis §6.4).
+
+        Raises:
+            NoLeader: nobody leads that this node knows of.
+            NotLeader: leadership was lost before a quorum confirmed it.
+            DeadlinePassed: no quorum confirmed it in time.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                if self.leads or self._leader_reads is None or self._stopping:
+                    return await self._read_as_leader(read)
+                await self._until_applied(await self._leader_reads.read_index(self._known_leader(), timeout))
+                return read()
         except TimeoutError:
             raise DeadlinePassed("a majority of the voters did not confirm the read in time") from None
 
-    # --- the loop -----------------------------------------------------------------------------------------------
+    async def read_barrier(self, *, timeout: float) -> int:
+        """Return once this node's applied state is fresh, and how far it is applied. Raises as ``read``."""
+        return await self.read(lambda: self._applier.last_applied, timeout=timeout)
 
-    async def _run(self) -> None:
+    async def read_index(self, *, timeout: float) -> int:
+        """For another node: an index from which on its state is fresh. Only a leader answers. Raises as ``read``."""
         try:
-            while not self._stopping:
-                await self._wake.wait()
-                self._wake.clear()
-                self._turn()
-                # Lets everything that waits for this loop run before the next turn: it takes all of it at once.
-                await asyncio.sleep(0)
-        except BaseException as error:
-            self._on_fatal(error)
-            raise
+            async with asyncio.timeout(timeout):
+                return await self._read_as_leader(lambda: self._applier.last_applied)
+        except TimeoutError:
+            raise DeadlinePassed("a majority of the voters did not confirm the read in time") from None
 
-    def _turn(self) -> None:
-        self._take_durable()
-        self._take_messages()
-        self._take_ticks()
-        applied_until_ms = self._clock.monotonic_ms() + APPLY_MS_PER_TURN
-        for _ in range(READIES_PER_TURN):
-            self._proposer.append_queued(self._loop.time())
-            self._take_reads()
-            if self._raw.has_ready():
-                self._carry_out(self._raw.ready(), applied_until_ms)
-            elif self._committed:
-                self._apply(applied_until_ms)
-            else:
-                return
-            self._plan()
-            if self._clock.monotonic_ms() >= applied_until_ms:
-                break
-        self._wake.set()
-
-    def _schedule_tick(self) -> None:
-        if not self._stopping:
+    async def _read_as_leader(self, read: Callable[[], T]) -> T:
+        while True:
+            self._check_leads()
+            waiter: asyncio.Future[bool] = self._loop.create_future()
+            self._reads.add(waiter)
             self._wake.set()
-            self._loop.call_later(self._tick_ms / 1000, self._schedule_tick)
+            by_lease = await waiter
+            result = read()
+            # This process may have stood still since the lease was looked at, and another may lead by now.
+            if not by_lease or self._raw.holds_lease():
+                return result
 
-    def _on_durable(self, number: int) -> None:
-        self._writes.durable(number)
-        self._wake.set()
-
-    def _take_durable(self) -> None:
-        if reached := self._writes.take_durable():
-            self._raw.persisted(reached)
-
-    def _take_messages(self) -> None:
-        for peer in self._unreachable:
-            self._raw.report_unreachable(peer)
-        self._unreachable.clear()
-        while self._messages:
-            self._raw.step(self._messages.popleft())
-
-    def _take_ticks(self) -> None:
-        """After the messages, so that a late loop first hears what came in while it was late."""
-        now = self._clock.monotonic_ms()
-        due = (now - self._last_tick_ms) // self._tick_ms
-        if due <= 0:
-            return
-        if due > TICKS_PER_TURN and self._tenure.leading is not None:
-            self._tenure.leading.stalled((due - TICKS_PER_TURN) * self._tick_ms)
-        for _ in range(min(due, TICKS_PER_TURN)):
-            self._raw.tick()
-        self._last_tick_ms += due * self._tick_ms
-        self._writes.flush_commit()
-        self._plan()
-
-    def _take_reads(self) -> None:
-        if not self._reads.queued:
-            return
-        if not self.leads:
-            self._reads.fail_queued(self._tenure.not_leader())
-            return
-        context = self._reads.start_round()
-        try:
-            self._raw.read_index(context)
-        except raft.NotLeader:
-            # The core stepped down in this very turn; the Ready that says so is yet to come.
-            self._reads.dropped((context,), self._tenure.not_leader())
-
-    def _carry_out(self, ready: Ready, applied_until_ms: int) -> None:
-        """The steps of ``raftd.raft.ready``, in its order; applying goes on in later turns where it takes long."""
-        self._peers.send(ready.messages)
-        self._writes.hand_over(ready)
-        self._take_durable()
-        self._committed.extend(ready.committed_entries)
-        self._apply(applied_until_ms)
-        if ready.soft_state is not None:
-            if self._tenure.become(ready.soft_state):
-                self._proposer.leadership_lost()
-            self._settle_leadership()
-        if ready.reads_dropped:
-            self._reads.dropped(ready.reads_dropped, self._tenure.not_leader())
-        self._reads.confirmed(ready.read_states)
+    async def _until_applied(self, index: int) -> None:
+        waiter: asyncio.Future[bool] = self._loop.create_future()
+        self._reads.add_confirmed(index, waiter)
         self._reads.applied(self._applier.last_applied)
+        await waiter
 
-    def _apply(self, until_ms: int) -> None:
-        """Apply what is committed, in order, until the time is up, but one entry at least: a small entry may be much
-        work (an array of tasks), and peers and ticks must not wait for many of those."""
-        index = 0
-        while self._committed and (not index or self._clock.monotonic_ms() < until_ms):
-            entry = self._committed.popleft()
-            replies = self._applier.apply(entry)
-            self._proposer.applied(entry, replies)
-            index = entry.index
-        if index:
-            self._raw.applied(index)
-            self._settle_leadership()
-            self._reads.applied(index)
-
-    def _plan(self) -> None:
-        leading = self._tenure.leading
-        if not self._tenure.serves or leading is None:
-            return
-        commands = tuple(leading.plan(self._last_tick_ms))
-        if commands:
-            done: asyncio.Future[tuple[Reply, ...]] = self._loop.create_future()
-
-            def settle(future: asyncio.Future[tuple[Reply, ...]]) -> None:
-                error = future.exception()
-                leading.planned(commands, error if isinstance(error, RaftdError) else None)
-                self._wake.set()
-
-            done.add_done_callback(settle)
-            self._proposer.add(Proposal(commands, 128 * len(commands), self._loop.time() + 3600, done))
-            self._wake.set()
-
-    def _settle_leadership(self) -> None:
-        self._tenure.settle(self._raw.state.term, self._applier.last_applied_term)
-
-    def _check_leads(self) -> None:
-        if self._stopping:
-            raise ShuttingDown("this node is shutting down")
-        if not self.leads:
+    def _known_leader(self) -> raft.NodeId:
+        leader = self._tenure.leader
+        if leader in (raft.NO_NODE, self._raw.state.id):
             raise self._tenure.not_leader()
+        return leader

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from raftd.errors import DeadlinePassed, NotLeader, RaftdError
-from raftd.scheduler.commands import Command
+from raftd.scheduler.commands import Command, MembershipChange
 from raftd.scheduler.replies import Reply
 
 MAX_BATCH_BYTES = 768 * 1024
@@ -37,6 +37,23 @@ class Proposal:
     size_bytes: int
     expires_at: float
     done: asyncio.Future[tuple[Reply, ...]]
+    appended: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class ProposedChange:
+    """A change of the membership and where its index goes.
+
+    Attributes:
+        changes: all of them at once.
+        expires_at: loop time after which the caller is gone; nothing is appended for it then.
+        done: gets the index of its entry when that is applied, or a ``RaftdError``.
+        appended: it is in the log, and may be committed by whoever leads next.
+    """
+
+    changes: tuple[MembershipChange, ...]
+    expires_at: float
+    done: asyncio.Future[int]
     appended: bool = False
 
 

@@ -6,22 +6,31 @@ What may live here: making entries and handing them to the core, and who is told
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from raftd.codec.commands import encode_batch
+from raftd.codec.conf_change import encode_conf_change, to_core
 from raftd.errors import (
+    ChangePending,
+    DeadlinePassed,
+    InvalidChange,
     InvalidRequest,
     NoLeader,
     OutcomeUnknown,
     PayloadTooLarge,
     RaftdError,
     TooManyUncommitted,
+    from_code,
 )
 from raftd.node.clock import ClusterClock
-from raftd.node.proposals import Proposal, Proposals, fail
+from raftd.node.proposals import Proposal, Proposals, ProposedChange, fail
 from raftd.raft import types as raft
+from raftd.raft.membership import InvalidConfChange
 from raftd.raft.raw_node import RawNode
 from raftd.scheduler.commands import Batch, Header
+from raftd.scheduler.machine import StateMachine
+from raftd.scheduler.membership import check_change
 from raftd.scheduler.replies import Reply
 
 
@@ -30,6 +39,7 @@ class Proposer:
 
     Args:
         raw: the core.
+        machine: the applied state, that a change of the membership is checked against.
         cluster_clock: the time that entries are stamped with.
         random_u64: the chance that is stamped on entries.
         not_leader: what callers are told while this node does not lead.
@@ -38,19 +48,27 @@ class Proposer:
     def __init__(
         self,
         raw: RawNode,
+        machine: StateMachine,
         cluster_clock: ClusterClock,
         random_u64: Callable[[], int],
         not_leader: Callable[[], RaftdError],
     ) -> None:
         self._raw = raw
+        self._machine = machine
         self._cluster_clock = cluster_clock
         self._random_u64 = random_u64
         self._not_leader = not_leader
         self._proposals = Proposals()
+        self._changes: deque[ProposedChange] = deque()
+        self._appended_changes: dict[int, tuple[int, ProposedChange]] = {}
 
     def add(self, proposal: Proposal) -> None:
         """Queue one proposal."""
         self._proposals.add(proposal)
+
+    def add_change(self, change: ProposedChange) -> None:
+        """Queue a change of the membership."""
+        self._changes.append(change)
 
     def append_queued(self, now: float) -> None:
         """Make entries of everything that is queued."""
@@ -63,24 +81,67 @@ class Proposer:
                     self._append_alone(proposal)
             else:
                 self._append(batch, data)
+        while self._changes:
+            change = self._changes.popleft()
+            if change.done.done():
+                continue
+            try:
+                self._append_change(change, now)
+            except RaftdError as error:
+                change.done.set_exception(error)
 
     def applied(self, entry: raft.Entry, replies: Sequence[Reply]) -> None:
         """An entry is applied: whoever waits for it gets the replies."""
         self._proposals.applied(entry.index, entry.term, replies)
+        term, change = self._appended_changes.pop(entry.index, (0, None))
+        if change is None or change.done.done():
+            return
+        if entry.term == term and entry.type is raft.EntryType.CONF_CHANGE:
+            change.done.set_result(entry.index)
+        else:
+            change.done.set_exception(_pending())
 
     def leadership_lost(self) -> None:
         """What was appended may or may not be committed by the next leader; of what is queued nothing will be."""
-        self._proposals.fail_appended(
+        self._fail_all(
+            self._not_leader(),
             OutcomeUnknown(
                 "leadership was lost before it was committed", try_="retry under the same request id"
-            )
+            ),
         )
-        self._proposals.fail_queued(self._not_leader())
 
     def close(self, error: RaftdError) -> None:
         """This node is about to stop."""
-        self._proposals.fail_queued(error)
-        self._proposals.fail_appended(OutcomeUnknown("this node shut down before it was applied"))
+        self._fail_all(error, OutcomeUnknown("this node shut down before it was applied"))
+
+    def _fail_all(self, queued: RaftdError, appended: RaftdError) -> None:
+        self._proposals.fail_queued(queued)
+        self._proposals.fail_appended(appended)
+        changes = [(change, queued) for change in self._changes]
+        changes += [(change, appended) for _, change in self._appended_changes.values()]
+        self._changes.clear()
+        self._appended_changes.clear()
+        for change, error in changes:
+            if not change.done.done():
+                change.done.set_exception(error)
+
+    def _append_change(self, change: ProposedChange, now: float) -> None:
+        if change.expires_at <= now:
+            raise DeadlinePassed("the deadline passed before it was proposed")
+        if self._raw.state.configuration.outgoing:
+            raise _pending()
+        refusal = check_change(self._machine.state, change.changes)
+        if refusal is not None:
+            raise from_code(refusal.code, refusal.message, refusal.try_)
+        try:
+            place = self._raw.propose_conf_change(to_core(change.changes), encode_conf_change(change.changes))
+        except InvalidConfChange as error:
+            raise InvalidChange(error.message) from None
+        except (raft.NotLeader, raft.ProposalDropped) as error:
+            raise self._refusal(error) from None
+        # While another change is pending the core has put an empty entry in its place: its type will tell.
+        self._appended_changes[place.index] = (place.term, change)
+        change.appended = True
 
     def _append_alone(self, proposal: Proposal) -> None:
         try:
@@ -120,3 +181,9 @@ class Proposer:
             case raft.TransferUnderWay():
                 return NoLeader("the leadership is being handed over", try_="try again in a moment")
         raise error
+
+
+def _pending() -> RaftdError:
+    return ChangePending(
+        "another change of the membership is under way", try_="wait until it is complete, then try again"
+    )

@@ -15,8 +15,8 @@ from raftd.errors import RaftdError
 from raftd.raft.ready import ReadState
 from raftd.raft.types import ReadContext
 
-Waiter = asyncio.Future[int]
-"""Gets the index at which the read may be served; its state is applied by then."""
+Waiter = asyncio.Future[bool]
+"""Done when the applied state is fresh enough; tells whether that rests on the leader's lease."""
 
 
 class Reads:
@@ -26,7 +26,7 @@ class Reads:
         self._contexts = itertools.count(1)
         self._queued: list[Waiter] = []
         self._asked: dict[ReadContext, list[Waiter]] = {}
-        self._confirmed: list[tuple[int, int, list[Waiter]]] = []
+        self._confirmed: list[tuple[int, int, bool, list[Waiter]]] = []
         self._order = itertools.count()
 
     @property
@@ -50,15 +50,19 @@ class Reads:
         for state in states:
             waiters = self._asked.pop(state.context, None)
             if waiters is not None:
-                heapq.heappush(self._confirmed, (state.index, next(self._order), waiters))
+                self._push(state.index, state.by_lease, waiters)
+
+    def add_confirmed(self, index: int, waiter: Waiter) -> None:
+        """A read that somebody else has confirmed waits only for its index to be applied."""
+        self._push(index, False, [waiter])
 
     def applied(self, index: int) -> None:
         """Everything up to ``index`` is applied: let the reads at or below it go."""
         while self._confirmed and self._confirmed[0][0] <= index:
-            _, _, waiters = heapq.heappop(self._confirmed)
+            _, _, by_lease, waiters = heapq.heappop(self._confirmed)
             for waiter in waiters:
                 if not waiter.done():
-                    waiter.set_result(index)
+                    waiter.set_result(by_lease)
 
     def dropped(self, contexts: Iterable[ReadContext], error: RaftdError) -> None:
         """These rounds will never be confirmed."""
@@ -70,7 +74,10 @@ class Reads:
         self.fail_queued(error)
         self.dropped(tuple(self._asked), error)
         while self._confirmed:
-            _fail(self._confirmed.pop()[2], error)
+            _fail(self._confirmed.pop()[3], error)
+
+    def _push(self, index: int, by_lease: bool, waiters: list[Waiter]) -> None:
+        heapq.heappush(self._confirmed, (index, next(self._order), by_lease, waiters))
 
     def fail_queued(self, error: RaftdError) -> None:
         """Nobody here can confirm a read."""

@@ -22,6 +22,7 @@ from raftd.errors import (
     NameTaken,
     NoLeader,
     RaftdError,
+    StoreRemoved,
     Unavailable,
     WrongIdentity,
     from_code,
@@ -41,7 +42,14 @@ from raftd.scheduler.attach import (
     Welcome,
 )
 from raftd.scheduler.commands import Command
-from raftd.scheduler.effects import Assigned, Effect, NodeChange, NodeChanged, StopRequested
+from raftd.scheduler.effects import (
+    Assigned,
+    Effect,
+    MembersChanged,
+    NodeChange,
+    NodeChanged,
+    StopRequested,
+)
 from raftd.scheduler.model import FencingToken, Health
 from raftd.scheduler.queries import assignment, assignments
 from raftd.scheduler.replies import Refused, Reply
@@ -61,8 +69,8 @@ class Consensus(Protocol):
     ) -> tuple[Reply, ...]:
         """See ``Node.propose``."""
 
-    async def read_barrier(self, *, timeout: float) -> int:
-        """See ``Node.read_barrier``."""
+    async def read_index(self, *, timeout: float) -> int:
+        """See ``Node.read_index``."""
 
 
 class Leases(Protocol):
@@ -172,6 +180,13 @@ class Sessions:
                         session.push(AttachDown(stop=(Stop(effect.token, effect.reason),)))
                 case NodeChanged():
                     self._on_node(effect)
+                case MembersChanged():
+                    self._on_removed({member.store_id for member in effect.removed})
+
+    def _on_removed(self, stores: set[int]) -> None:
+        for session in self._sessions.values():
+            if session.hello.store_id in stores:
+                session.end(StoreRemoved(f"{session.hello.name} was removed from the cluster"))
 
     def end_all(self, error: RaftdError) -> None:
         """This node leads no more."""
@@ -334,7 +349,8 @@ class Sessions:
     async def _renew(self, session: Session, heartbeat: Heartbeat, received_ms: int) -> None:
         """Renew only after a quorum round that began after the heartbeat had arrived."""
         session.progressed(self._running(session.hello.name), heartbeat.progress)
-        await self._consensus.read_barrier(timeout=self._leases.lease_ms / 1000)
+        # This node's own leadership must be confirmed, and not only that somebody leads.
+        await self._consensus.read_index(timeout=self._leases.lease_ms / 1000)
         if self._leases.renew(session.hello.name, session.hello.incarnation, received_ms):
             session.push(AttachDown(renewal=Renewal(heartbeat.sequence)))
 

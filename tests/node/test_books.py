@@ -15,7 +15,15 @@ from raftd.node.reads import Reads
 from raftd.raft.ready import ReadState
 from raftd.scheduler.commands import Cancel
 from raftd.scheduler.effects import NodeChange, NodeChanged, SlotFreed
-from raftd.scheduler.model import Eligibility, FencingToken, Genesis, Health, Member, Node, NodeRole
+from raftd.scheduler.model import (
+    Eligibility,
+    FencingToken,
+    Health,
+    MemberRecord,
+    Node,
+    NodeRole,
+    Standing,
+)
 from raftd.scheduler.replies import Cancelled, Reply
 from raftd.scheduler.state import State
 from tests.node.cluster import Cluster, ShiftedClock
@@ -138,7 +146,7 @@ def test_lost_leadership_fails_both_kinds_of_waiting_each_in_its_way() -> None:
 # --- reads --------------------------------------------------------------------------------------------------------
 
 
-def a_waiter() -> asyncio.Future[int]:
+def a_waiter() -> asyncio.Future[bool]:
     return asyncio.get_running_loop().create_future()
 
 
@@ -153,14 +161,28 @@ def test_reads_that_queue_together_share_a_round_and_wait_for_their_index() -> N
         book.add(later)
         two = book.start_round()
         assert one != two
-        book.confirmed([ReadState(two, 9), ReadState(one, 5)])
+        book.confirmed([ReadState(two, 9, by_lease=True), ReadState(one, 5)])
         book.applied(4)
         assert not first.done()
         book.applied(5)
-        assert (first.result(), second.result()) == (5, 5)
+        assert (first.result(), second.result()) == (False, False)
         assert not later.done()
         book.applied(12)
-        assert later.result() == 12
+        assert later.result(), "whoever reads is told that it rests on a lease"
+
+    run(scenario())
+
+
+def test_a_read_that_another_node_confirmed_waits_for_its_index_only() -> None:
+    async def scenario() -> None:
+        book = Reads()
+        waiter = a_waiter()
+        book.add_confirmed(7, waiter)
+        assert not book.queued
+        book.applied(6)
+        assert not waiter.done()
+        book.applied(7)
+        assert waiter.done()
 
     run(scenario())
 
@@ -210,7 +232,10 @@ def test_members_are_found_where_they_last_registered() -> None:
     members = Members(lambda: state)
     assert members.all() == ()
     assert members.by_store_id(1) is None
-    state.genesis = Genesis(1, 1, (Member("n1", 1, "h:1"), Member("n2", 2, "h:2", voter=False)))
+    state.members = (
+        MemberRecord("n1", 1, "h:1", Standing.VOTER),
+        MemberRecord("n2", 2, "h:2", Standing.LEARNER, promote=True, replaces=1),
+    )
     assert [(m.name, m.address, m.voter) for m in members.all()] == [
         ("n1", "h:1", True),
         ("n2", "h:2", False),

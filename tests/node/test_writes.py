@@ -54,7 +54,7 @@ def a_ready(number: int, *, commit: int = 0, entry: int = 0, held: bool = False,
 
 def made() -> tuple[Writes, Surroundings]:
     around = Surroundings()
-    return Writes(around, around, around), around
+    return Writes(around, around, around.send, lambda: 0), around
 
 
 def test_a_commit_alone_is_held_and_rides_with_the_next_write() -> None:
@@ -82,14 +82,14 @@ def test_nothing_is_visible_or_sent_before_its_write_is_durable() -> None:
     writes, around = made()
     writes.hand_over(a_ready(1, entry=1, held=True))
     writes.hand_over(a_ready(2, entry=2, held=True))
-    assert writes.take_durable() == 0
+    assert writes.take_durable() == (0, [])
     assert [told[0] for told in around.taken()] == ["submit", "submit"]
     writes.durable(1)
-    assert writes.take_durable() == 1
+    assert writes.take_durable() == (1, [])
     assert around.taken() == [("visible", 1), ("send", 1)]
     writes.durable(2)
     writes.durable(1)  # completions may be told late, but never take anything back
-    assert writes.take_durable() == 2
+    assert writes.take_durable() == (2, [])
     assert around.taken() == [("visible", 2), ("send", 1)]
 
 
@@ -97,22 +97,22 @@ def test_what_needs_no_disk_goes_at_once_unless_something_is_being_written() -> 
     writes, around = made()
     writes.hand_over(a_ready(1, commit=4))
     writes.hand_over(a_ready(2, held=True))
-    assert writes.take_durable() == 2
+    assert writes.take_durable() == (2, [])
     assert around.taken() == [("send", 1)], "and the commit goes on being held"
     writes.hand_over(a_ready(3, entry=5))
     writes.hand_over(a_ready(4, held=True))
-    assert writes.take_durable() == 0
+    assert writes.take_durable() == (0, [])
     assert around.taken() == [("submit", 3, 4, 1, True), ("submit", 4, None, 0, False)]
     writes.durable(4)
-    assert writes.take_durable() == 4
+    assert writes.take_durable() == (4, [])
     assert around.taken() == [("visible", 5), ("send", 1)]
 
 
 def test_a_vote_waits_for_its_write() -> None:
     writes, around = made()
     writes.hand_over(a_ready(1, commit=1, held=True, sync=True))
-    assert writes.take_durable() == 0
+    assert writes.take_durable() == (0, [])
     assert around.taken() == [("submit", 1, 1, 0, True)]
     writes.durable(1)
-    assert writes.take_durable() == 1
+    assert writes.take_durable() == (1, [])
     assert around.taken() == [("send", 1)]

@@ -12,7 +12,7 @@ from raftd.pb import admin_pb2 as pb
 from raftd.pb.admin_pb2_grpc import AdminStub
 from raftd.raft.ready import ProgressStatus, Status
 from raftd.raft.types import Configuration, Role
-from raftd.scheduler.model import Genesis, Member
+from raftd.scheduler.model import MemberRecord, Standing
 from raftd.scheduler.state import State
 from raftd.services.admin import AdminService
 from raftd.transport.base import LocalNode
@@ -54,8 +54,8 @@ class Facts:
 
 def service(path: Path, *, enabled: bool = True) -> tuple[AdminService, Facts]:
     state = State()
-    state.genesis = Genesis(
-        CLUSTER, 1, tuple(Member(f"n{number}", number, f"h:{number}") for number in (1, 2, 3))
+    state.members = tuple(
+        MemberRecord(f"n{number}", number, f"h:{number}", Standing.VOTER) for number in (1, 2, 3)
     )
     facts = Facts()
     return (

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from raftd.node.ports import Received
 from raftd.node.sessions import Sessions
 from raftd.node.writes import Writes
 from raftd.raft import leader
@@ -128,9 +129,9 @@ def _keep_conflicting_tail(patch: Patch) -> None:
 def _say_at_once(patch: Patch) -> None:
     hand_over = Writes.hand_over
 
-    def hasty(self: Writes, ready: Ready) -> None:
-        self._peers.send(ready.messages_after_persist)
-        hand_over(self, replace(ready, messages_after_persist=()))
+    def hasty(self: Writes, ready: Ready, received: Received | None = None) -> None:
+        self._send(ready.messages_after_persist)
+        hand_over(self, replace(ready, messages_after_persist=()), received)
 
     patch.setattr(Writes, "hand_over", hasty)
 
@@ -169,7 +170,7 @@ def _renew_without_quorum(patch: Patch) -> None:
 
     async def hasty(self: Sessions, session: Any, heartbeat: Any, received_ms: int) -> None:
         class _Confirmed:
-            async def read_barrier(self, *, timeout: float) -> int:
+            async def read_index(self, *, timeout: float) -> int:
                 return 0
 
         consensus, self._consensus = self._consensus, _Confirmed()  # type: ignore[assignment]  # for this one call

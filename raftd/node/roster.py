@@ -1,0 +1,100 @@
+"""What the applied membership means for this node itself: whom it speaks to, and whether it belongs at all.
+
+What may live here: watching the applied state for changes of the members and of this node's own record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from raftd.errors import StorageError
+from raftd.node.members import Members, MemberView
+from raftd.scheduler.effects import Effect, MembersChanged, NodeChanged
+from raftd.scheduler.state import State
+
+log = logging.getLogger(__name__)
+
+
+class Roster:
+    """Keeps the peers of one node in step with the members.
+
+    Args:
+        name: of this node.
+        store_id: of this node.
+        incarnation: the highest that its data directory has given out.
+        state: the applied state.
+        members: the members in it.
+        set_peers: speak to exactly these from now on.
+        on_fatal: called if this node must not go on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        store_id: int,
+        incarnation: Callable[[], int],
+        state: Callable[[], State],
+        members: Members,
+        set_peers: Callable[[Sequence[MemberView]], Awaitable[None]],
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._name = name
+        self._store_id = store_id
+        self._incarnation = incarnation
+        self._state = state
+        self._members = members
+        self._set_peers = set_peers
+        self._on_fatal = on_fatal
+        self._wake = asyncio.Event()
+        self._removed = asyncio.Event()
+
+    async def removed(self) -> None:
+        """Return when this node has been removed from the cluster."""
+        await self._removed.wait()
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether this node has been removed from the cluster."""
+        return self._store_id in self._state().removed_stores
+
+    def on_effects(self, _index: int, effects: Sequence[Effect]) -> None:
+        """Take what an applied entry changed."""
+        if any(isinstance(effect, MembersChanged | NodeChanged) for effect in effects):
+            self.on_restored()
+
+    def on_restored(self) -> None:
+        """The state is another one."""
+        self._wake.set()
+        if self.is_removed and not self._removed.is_set():
+            log.warning("%s has been removed from the cluster: it takes part no more", self._name)
+            self._removed.set()
+        self._check_incarnation()
+
+    async def run(self) -> None:
+        """Keep the peers in step; until it is cancelled."""
+        told: tuple[MemberView, ...] = ()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            members = self._members.all()
+            if members and members != told:
+                told = members
+                await self._set_peers(members)
+
+    def _check_incarnation(self) -> None:
+        """Every incarnation is on this disk before anybody hears of it: a higher one came from another copy of it."""
+        node = self._state().nodes.get(self._name)
+        if (
+            node is not None
+            and node.store_id == self._store_id
+            and node.incarnation > (mine := self._incarnation())
+        ):
+            self._on_fatal(
+                StorageError(
+                    f"this data directory is an old copy: the cluster knows incarnation {node.incarnation} of store "
+                    f"{self._store_id:016x}, this directory has given out {mine}",
+                    try_="what it promised since is lost: remove the node, and let it join with a new directory",
+                )
+            )
