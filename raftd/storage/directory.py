@@ -9,6 +9,7 @@ and ``wal``.
     DATA/identity.json      who it is; its presence says that init finished
     DATA/incarnation.json   how often it was started
     DATA/log/               the write-ahead log
+    DATA/snapshots/         the newest snapshot; what it covers the log need not hold
     DATA/initialising       there while init is at work, so that what a crashed init left can be told from a store
                             whose identity file somebody removed, and only the former is made anew
 """
@@ -18,7 +19,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raftd.raft.types import Entry, HardState
-from raftd.storage.errors import AlreadyInitialised, DataDirectoryLocked, NotInitialised, StorageFailed
+from raftd.storage.errors import (
+    AlreadyInitialised,
+    DamagedLog,
+    DataDirectoryLocked,
+    NotInitialised,
+    StorageFailed,
+)
 from raftd.storage.filesystem import FileSystem, Lock, LockHeld, RealFileSystem
 from raftd.storage.identity import (
     IDENTITY_FILE,
@@ -31,10 +38,12 @@ from raftd.storage.identity import (
     write_incarnation,
 )
 from raftd.storage.recovery import Recovered
+from raftd.storage.snapshots import SnapshotStore, open_snapshots
 from raftd.storage.wal import DEFAULT_SEGMENT_BYTES, Wal, create_log, open_log
 
 LOCK_FILE = "lock"
 LOG_DIRECTORY = "log"
+SNAPSHOT_DIRECTORY = "snapshots"
 INITIALISING_FILE = "initialising"
 
 
@@ -53,7 +62,7 @@ def init_directory(
         path: a directory that is not there, is empty, or holds what an interrupted init left.
         identity: with a store id that was never used before.
         hard_state: the first one.
-        entries: the first ones (genesis), from index 1.
+        entries: the first ones (genesis), from index 1; none for a store that is to join a cluster.
         fs: the machine's own by default.
         segment_bytes: the size of a log segment.
 
@@ -100,6 +109,7 @@ class DataDirectory:
         incarnation: of this start; raised and synced before ``open`` returned.
         recovered: what the log said.
         log: open for appending.
+        snapshots: what the log may begin behind.
     """
 
     def __init__(
@@ -111,6 +121,7 @@ class DataDirectory:
         incarnation: int,
         log: Wal,
         recovered: Recovered,
+        snapshots: SnapshotStore,
     ) -> None:
         self._fs = fs
         self._lock = lock
@@ -118,6 +129,7 @@ class DataDirectory:
         self.identity = identity
         self.recovered = recovered
         self.log = log
+        self.snapshots = snapshots
         self.incarnation = incarnation
 
     @classmethod
@@ -171,6 +183,8 @@ class DataDirectory:
         if fs.exists(f"{path}/{INITIALISING_FILE}"):
             fs.unlink(f"{path}/{INITIALISING_FILE}")
         incarnation = read_incarnation(fs, path, identity.store_id)
+        # First the snapshots: opening the log may remove what they cover.
+        snapshots = open_snapshots(fs, f"{path}/{SNAPSHOT_DIRECTORY}", identity.cluster_id)
         log, recovered = open_log(
             fs,
             f"{path}/{LOG_DIRECTORY}",
@@ -178,7 +192,8 @@ class DataDirectory:
             store_id=identity.store_id,
             segment_bytes=segment_bytes,
         )
-        opened = cls(fs, path, lock, identity, incarnation, log, recovered)
+        recovered = _reconcile(f"{path}/{LOG_DIRECTORY}", log, recovered, snapshots)
+        opened = cls(fs, path, lock, identity, incarnation, log, recovered, snapshots)
         # Its directory sync also covers names that a process made and did not live to sync.
         opened.next_incarnation()
         return opened
@@ -195,6 +210,36 @@ class DataDirectory:
     def close(self) -> None:
         """Give the lock up. The log is closed by who was given it, and before this."""
         self._lock.release()
+
+
+def _reconcile(path: str, log: Wal, recovered: Recovered, snapshots: SnapshotStore) -> Recovered:
+    """What log and snapshot say together.
+
+    A snapshot that was taken here covers entries that were durable before it was begun. One that was received is
+    named before the log is replaced by it: a crash in between leaves a log that does not reach it, or disagrees.
+    """
+    snapshot = snapshots.newest
+    if snapshot is None or snapshot.index < recovered.base_index:
+        if recovered.base_index:
+            raise DamagedLog(
+                path,
+                0,
+                f"the log begins behind entry {recovered.base_index}, and there is no snapshot that reaches it",
+            )
+        return recovered
+    if recovered.term(snapshot.index) == snapshot.term:
+        return recovered
+    if not snapshots.newest_received:
+        raise DamagedLog(
+            path,
+            0,
+            f"a snapshot of entry {snapshot.index} was taken of a log that ends at {recovered.last_index}, or differs",
+        )
+    old = recovered.hard_state
+    term = max(old.term, snapshot.term)
+    hard_state = HardState(term, old.vote if term == old.term else 0, max(old.commit, snapshot.index))
+    log.install(snapshot, hard_state, ())
+    return Recovered(hard_state, [], recovered.torn_tail, snapshot.index, snapshot.term)
 
 
 def _make_directories(fs: FileSystem, path: str) -> None:

@@ -10,6 +10,8 @@ another node or cluster is ``raftd.errors.WrongIdentity``, which is not only sto
     ├── AlreadyInitialised      there is a store here, or something else that must not be overwritten
     ├── DataDirectoryLocked     another process uses it; carries that process's id
     ├── DamagedLog              what is on the disk is not what was written; carries file and offset
+    ├── StorageFull             there is no room for the next segment: nothing was written, it can be tried again
+    ├── SnapshotGone            that snapshot is not kept any more; there is a newer one
     └── StorageFailed           the disk refused a write or an fsync: the process must end, nothing is retried
 """
 
@@ -92,6 +94,24 @@ class DamagedLog(StorageError):
         self.found = found
 
 
+class StorageFull(StorageError):
+    """There is no room to make the next segment ready. Nothing that counts was written: it may be tried again."""
+
+    code = "storage_full"
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(
+            f"no room for the next log segment in {directory}",
+            try_="free space: the node goes on by itself then",
+        )
+
+
+class SnapshotGone(StorageError):
+    """That snapshot is not kept any more; there is a newer one."""
+
+    code = "snapshot_gone"
+
+
 class StorageFailed(StorageError):
     """The disk refused. Whoever gets this must end the process without acknowledging anything.
 
@@ -105,7 +125,7 @@ class StorageFailed(StorageError):
     code = "storage_failed"
 
     def __init__(self, doing: str, cause: OSError) -> None:
-        full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = is_full(cause)
         try_ = (
             "free space on this disk, then start the node again"
             if full
@@ -113,3 +133,8 @@ class StorageFailed(StorageError):
         )
         super().__init__(f"{doing} failed: {cause.strerror or cause}", try_=try_)
         self.errno = cause.errno or 0
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or a quota on it, has no room."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

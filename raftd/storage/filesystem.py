@@ -28,6 +28,16 @@ class File(Protocol):
         """Close without any promise about durability."""
 
 
+class ReadableFile(Protocol):
+    """A file opened for reading in pieces; it stays readable when its name goes."""
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """That many bytes from ``offset`` on, fewer only at the end."""
+
+    def close(self) -> None:
+        """Let it go."""
+
+
 class Lock(Protocol):
     """A lock on a file, held until it is released or the process ends."""
 
@@ -51,6 +61,9 @@ class FileSystem(Protocol):
 
     def open(self, path: str) -> File:
         """An existing file, open for writing."""
+
+    def open_read(self, path: str) -> ReadableFile:
+        """An existing file, open for reading."""
 
     def read(self, path: str) -> bytes:
         """The whole file."""
@@ -98,6 +111,24 @@ class RealFile:
         os.close(self._fd)
 
 
+class RealReadableFile:
+    """A file descriptor that other programs do not inherit."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def pread(self, length: int, offset: int) -> bytes:
+        parts: list[bytes] = []
+        while length and (part := os.pread(self._fd, length, offset)):
+            parts.append(part)
+            length -= len(part)
+            offset += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
 def sync_fd(fd: int) -> None:
     """Bring a file's bytes to the medium.
 
@@ -127,6 +158,9 @@ class RealFileSystem:
 
     def open(self, path: str) -> RealFile:
         return RealFile(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+
+    def open_read(self, path: str) -> RealReadableFile:
+        return RealReadableFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def read(self, path: str) -> bytes:
         with open(path, "rb") as file:

@@ -76,6 +76,17 @@ class LogStore:
         del self._entries[first - self.first_index :]
         self._entries.extend(entries)
 
+    def compact(self, index: int) -> None:
+        """Forget the entries up to that one. Raises ``IndexError`` for one that is not held."""
+        position = self._position(index)
+        self._base_index, self._base_term = index, self._entries[position].term
+        del self._entries[: position + 1]
+
+    def restore(self, index: int, term: int) -> None:
+        """A snapshot of that entry takes the place of everything."""
+        self._base_index, self._base_term = index, term
+        self._entries.clear()
+
     def _position(self, index: int) -> int:
         if not self.first_index <= index <= self.last_index:
             raise IndexError(f"index {index} is outside of {self.first_index}..{self.last_index}")

@@ -11,6 +11,7 @@ touches a sector that holds an older record, and a sector is the unit that a dis
     payload   record_crc u32 | header_crc u32 | length u32 | item count u32 | number u32 | kind u16 | version u16 | body
     body      entry       kind u8 | entry type u8 | length u32 | term u64 | index u64 | data
               hard state  kind u8 | term u64 | vote u64 | commit u64
+              base        kind u8 | index u64 | term u64: a snapshot of that entry takes the place of all before it
 
 ``chain`` is the checksum of the record before this one, and the first chain of a segment is the checksum of its header,
 which covers cluster, store, segment number and the chain of the segment before. So a record stands only where it was
@@ -44,11 +45,12 @@ _HEADER = struct.Struct("<IIIIIHH")
 _HEADER_CHECKED = struct.Struct("<IIIHH")
 _ENTRY = struct.Struct("<BBIQQ")
 _HARD_STATE = struct.Struct("<BQQQ")
+_BASE = struct.Struct("<BQQ")
 _ZERO_SECTOR = bytes(SECTOR_BYTES)
 
 
 class RecordKind(IntEnum):
-    """What a record is for. 3 is kept for the marker that a snapshot leaves in the log."""
+    """What a record is for."""
 
     ITEMS = 1
     SEAL = 2
@@ -59,6 +61,11 @@ class ItemKind(IntEnum):
 
     ENTRY = 1
     HARD_STATE = 2
+    BASE = 3
+
+
+Base = tuple[int, int]
+"""The index and the term of the entry that a log begins behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,7 @@ class Record:
         kind: what it is for.
         hard_state: the hard state it sets, if any.
         entries: the entries it appends, in order; one at or below the last index replaces that index and all after it.
+        base: where the log begins from here on, before the entries; None where nothing is replaced.
         end: the offset of the first sector behind it.
         chain: its checksum, the chain of the next record.
     """
@@ -76,6 +84,7 @@ class Record:
     kind: RecordKind
     hard_state: HardState | None
     entries: list[Entry]
+    base: Base | None
     end: int
     chain: int
 
@@ -100,10 +109,14 @@ class Damage:
     found: str
 
 
-def encode_items(hard_state: HardState | None, entries: Sequence[Entry]) -> bytes:
-    """The body of a record."""
+def encode_items(
+    hard_state: HardState | None, entries: Sequence[Entry], base: Base | None = None
+) -> tuple[bytes, int]:
+    """The body of a record, and how many items are in it."""
     pack = _ENTRY.pack
     parts: list[bytes] = []
+    if base is not None:
+        parts.append(_BASE.pack(ItemKind.BASE, *base))
     if hard_state is not None:
         parts.append(
             _HARD_STATE.pack(ItemKind.HARD_STATE, hard_state.term, hard_state.vote, hard_state.commit)
@@ -112,12 +125,13 @@ def encode_items(hard_state: HardState | None, entries: Sequence[Entry]) -> byte
         data = entry.data
         parts.append(pack(1, entry.type, len(data), entry.term, entry.index))
         parts.append(data)
-    return b"".join(parts)
+    return b"".join(parts), len(entries) + (hard_state is not None) + (base is not None)
 
 
-def decode_items(body: bytes, count: int) -> tuple[HardState | None, list[Entry]]:
+def decode_items(body: bytes, count: int) -> tuple[HardState | None, list[Entry], Base | None]:
     """The items of a verified body. Raises ``ValueError`` where they do not fill it exactly."""
     hard_state: HardState | None = None
+    base: Base | None = None
     entries: list[Entry] = []
     unpack_entry, entry_bytes = _ENTRY.unpack_from, _ENTRY.size
     types = {int(kind): kind for kind in EntryType}
@@ -137,13 +151,17 @@ def decode_items(body: bytes, count: int) -> tuple[HardState | None, list[Entry]
                 _, term, vote, commit = _HARD_STATE.unpack_from(body, position)
                 position += _HARD_STATE.size
                 hard_state = HardState(term, vote, commit)
+            elif kind == ItemKind.BASE and position == 0:
+                _, index, term = _BASE.unpack_from(body, position)
+                position += _BASE.size
+                base = (index, term)
             else:
                 raise ValueError(f"unknown item kind {kind}")
     except (struct.error, IndexError, KeyError) as error:
         raise ValueError(f"items do not parse: {error!r}") from error
     if position != len(body):
         raise ValueError("bytes behind the last item")
-    return hard_state, entries
+    return hard_state, entries, base
 
 
 def sectors_for(body_length: int) -> int:
@@ -218,10 +236,10 @@ def scan_record(raw: bytes, offset: int, *, number: int, chain: int) -> Record |
     pieces = [raw[start : start + PAYLOAD_BYTES] for start in range(offset, end, SECTOR_BYTES)]
     body = b"".join(pieces)[_HEADER.size : _HEADER.size + length]
     try:
-        hard_state, entries = decode_items(body, count)
+        hard_state, entries, base = decode_items(body, count)
     except ValueError as error:
         return Damage(offset, f"a record whose items do not parse: {error}")
-    return Record(RecordKind(kind), hard_state, entries, end, record_crc)
+    return Record(RecordKind(kind), hard_state, entries, base, end, record_crc)
 
 
 def is_zero_from(raw: bytes, offset: int) -> bool:

@@ -15,12 +15,12 @@ from zlib import crc32
 
 from raftd.storage.record import SECTOR_BYTES, RecordKind, encode_record
 
-SEGMENT_FORMAT = 1
+SEGMENT_FORMAT = 2
 MAGIC = b"RAFTDLOG"
 TEMP_NAME = "next.tmp"
 """The one name under which a segment is prepared. A file left under it by a crash is worth nothing."""
 
-_HEADER = struct.Struct("<8sIIQQQQQ")
+_HEADER = struct.Struct("<8sIIQQQQQQ")
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.wal")
 
 
@@ -35,6 +35,8 @@ class SegmentHeader:
         first_index: the index after the last entry before this segment, when it was made.
         size_bytes: the length of the whole file.
         previous_chain: the chain at the seal of the segment before; 0 in the first.
+        previous_term: the term of the entry before ``first_index``, when this segment was made: where the log begins
+            with this segment, that is all that is left of what came before. 0 where no entry was before.
     """
 
     cluster_id: int
@@ -43,6 +45,7 @@ class SegmentHeader:
     first_index: int
     size_bytes: int
     previous_chain: int
+    previous_term: int
 
 
 def segment_name(sequence: int, first_index: int) -> str:
@@ -67,6 +70,7 @@ def encode_header(header: SegmentHeader) -> tuple[bytes, int]:
         header.sequence,
         header.first_index,
         header.size_bytes,
+        header.previous_term,
     )
     sector = fields + bytes(SECTOR_BYTES - len(fields) - 4)
     chain = crc32(sector)
@@ -81,12 +85,14 @@ def decode_header(raw: bytes) -> tuple[SegmentHeader, int]:
     chain = crc32(sector[:-4])
     if chain != int.from_bytes(sector[-4:], "little"):
         raise ValueError("a segment header with a bad checksum")
-    magic, version, previous_chain, cluster_id, store_id, sequence, first_index, size = _HEADER.unpack_from(
-        sector
-    )
+    magic, version, previous_chain, *numbers = _HEADER.unpack_from(sector)
     if magic != MAGIC or version != SEGMENT_FORMAT:
         raise ValueError(f"a segment of format {version}, which this build does not know")
-    return SegmentHeader(cluster_id, store_id, sequence, first_index, size, previous_chain), chain
+    cluster_id, store_id, sequence, first_index, size, previous_term = numbers
+    return (
+        SegmentHeader(cluster_id, store_id, sequence, first_index, size, previous_chain, previous_term),
+        chain,
+    )
 
 
 def encode_seal(*, number: int, offset: int, chain: int) -> tuple[bytes, int]:

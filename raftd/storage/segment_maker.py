@@ -38,6 +38,11 @@ class SegmentMaker:
             self._file.sync()
             self.zeroed_bytes += length
 
+    def prepare(self, size_bytes: int) -> None:
+        """Bring all the zeros of a file of that size to the medium."""
+        while self._file is None or self.zeroed_bytes < size_bytes:
+            self.zero_slice(size_bytes)
+
     def publish(self, header: SegmentHeader, first_record: bytes = b"") -> tuple[File, int]:
         """Finish the file, give it its name, and return it open with the chain that its header starts.
 
@@ -45,8 +50,8 @@ class SegmentMaker:
             header: its ``size_bytes`` is the size of the file, at least what was zeroed already.
             first_record: written behind the header before the file gets its name.
         """
-        while self._file is None or self.zeroed_bytes < header.size_bytes:
-            self.zero_slice(header.size_bytes)
+        self.prepare(header.size_bytes)
+        assert self._file is not None, "prepared"
         sector, chain = encode_header(header)
         self._file.pwrite(sector + first_record, 0)
         self._file.sync()
@@ -58,6 +63,15 @@ class SegmentMaker:
         """Close an unfinished file; what it left is removed at the next start."""
         if self._file is not None:
             self._file.close()
+
+    def discard(self) -> None:
+        """Remove what was made so far; the maker is as new then."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self.zeroed_bytes = 0
+        if self._fs.exists(self._temp):
+            self._fs.unlink(self._temp)
 
 
 def round_up_to_sector(length: int) -> int:

@@ -4,7 +4,9 @@ What may live here: the queue, the grouping and its figures. How a log is writte
 
 Everything that queued while the last fsync ran goes into the next record: one write and one fsync for all of it
 (thesis §10.2.1). Completions are reported in order, once a group, by the largest number in it, which attests everything
-before it. After a failure nothing is reported again.
+before it. A snapshot that takes the place of the log is a group of its own. After a failure nothing is reported again.
+
+A disk without room is no failure: what is queued waits, in its order, and is tried again until there is.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from raftd.raft.types import Entry, HardState, entry_bytes
+from raftd.raft.types import Entry, HardState, Snapshot, entry_bytes
+from raftd.storage.errors import StorageFull
 
 MAX_GROUP_BYTES = 8 * 1024 * 1024
 """A group takes no further submission once it holds this much, so that the first one in it does not wait for ever."""
 IDLE_FLUSH_S = 0.5
 """How long the log is idle before a held-back commit is flushed, so that a restart knows what was committed."""
+FULL_RETRY_S = 1.0
+"""How often a full disk is looked at again."""
 EWMA_WEIGHT = 0.1
 
 
@@ -38,6 +43,15 @@ class DurableLog(Protocol):
 
     def append(self, hard_state: HardState | None, entries: Sequence[Entry], *, sync: bool) -> None:
         """Make them durable and return, or raise."""
+
+    def install(self, snapshot: Snapshot, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
+        """Have a snapshot take the place of everything, durably, and return, or raise."""
+
+    def compact(self, index: int) -> None:
+        """Remove what is not needed above that index, or some of it."""
+
+    def make_room(self) -> None:
+        """Have all the room that the next segment needs, or raise ``StorageFull``."""
 
     def flush(self) -> None:
         """Make a held-back hard state durable."""
@@ -72,12 +86,33 @@ class StorageMetrics:
     fsync_max_ms: float
 
 
+class Installable(Protocol):
+    """The file of a snapshot that has arrived (``snapshots.SnapshotWriter``)."""
+
+    def publish(self) -> Snapshot:
+        """Give it its name, durably; the second time, nothing happens."""
+
+
 @dataclass(slots=True)
 class _Submission:
     number: int
     hard_state: HardState | None
     entries: Sequence[Entry]
     must_sync: bool
+    install: Installable | None = None
+
+
+@dataclass(slots=True)
+class _Compaction:
+    index: int
+
+
+_Item = _Submission | _Compaction | None
+"""What is queued; None to close."""
+
+
+class _GivenUp(Exception):
+    """The thread is to end while the disk is full: what waits was never acknowledged."""
 
 
 class StorageThread:
@@ -88,6 +123,7 @@ class StorageThread:
         on_done: called in the storage thread with the number up to which everything is durable.
         on_failure: called in the storage thread, once, with what went wrong; the host must end the process without
             acknowledging. Nothing is written or reported after it.
+        on_full: called in the storage thread when there is no room for the next segment, and when there is again.
         clock: monotonic seconds, for the figures.
     """
 
@@ -97,13 +133,22 @@ class StorageThread:
         on_done: Callable[[int], None],
         on_failure: Callable[[BaseException], None],
         *,
+        on_full: Callable[[bool], None] = lambda _: None,
         clock: Callable[[], float] = time.perf_counter,
+        full_retry_s: float = FULL_RETRY_S,
     ) -> None:
         self._log = log
         self._on_done = on_done
         self._on_failure = on_failure
+        self._on_full = on_full
         self._clock = clock
-        self._queue: SimpleQueue[_Submission | None] = SimpleQueue()
+        self._full_retry_s = full_retry_s
+        self._full = False
+        self._next_look_s = 0.0
+        self._queue: SimpleQueue[_Item] = SimpleQueue()
+        self._put_back: list[_Item] = []
+        """Taken from the queue too early; first in order."""
+        self._told_to_close = threading.Event()
         self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
         self._submitted = 0
         self._completed = 0
@@ -116,7 +161,12 @@ class StorageThread:
         self._thread.start()
 
     def submit(
-        self, number: int, hard_state: HardState | None, entries: Sequence[Entry], must_sync: bool
+        self,
+        number: int,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        must_sync: bool,
+        install: Installable | None = None,
     ) -> None:
         """Queue one Ready's writes and return at once. From one thread only.
 
@@ -125,19 +175,36 @@ class StorageThread:
             hard_state: None where it did not change.
             entries: to append; the first replaces everything at its index and above.
             must_sync: False where nothing must be durable before ``on_done``; entries are always made durable.
+            install: a snapshot that takes the place of the whole log, before the entries.
         """
         if self._closing:
             raise RuntimeError("the storage thread is closed")
         self._submitted += 1
-        self._queue.put(_Submission(number, hard_state, entries, must_sync or bool(entries)))
+        self._queue.put(_Submission(number, hard_state, entries, must_sync or bool(entries), install))
 
-    def close(self) -> None:
-        """Write and report everything that was submitted, close the log, and wait for the thread to end."""
+    def compact(self, index: int) -> None:
+        """Queue the removal of what is not needed above that index; a complete snapshot covers it."""
+        if not self._closing:
+            self._queue.put(_Compaction(index))
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Write and report everything that was submitted, close the log, and wait for the thread to end.
+
+        While the disk is full, what waits is given up: none of it was acknowledged.
+
+        Args:
+            timeout_s: how long to wait for a disk that does not answer; None: for ever.
+
+        Returns:
+            Whether the thread has ended.
+        """
         if not self._closing:
             self._closing = True
             self._queue.put(None)
+            self._told_to_close.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def metrics(self) -> StorageMetrics:
         """The figures as they are now; from any thread."""
@@ -154,20 +221,25 @@ class StorageThread:
     def _run(self) -> None:
         try:
             while (group := self._next_group()) is not None:
-                self._write(group)
+                self._write_when_there_is_room(group)
             self._log.close()
+        except (_GivenUp, StorageFull):
+            return
         except BaseException as error:
             # Whatever it is, nothing of the group is durable for certain: the host ends the process.
             self._on_failure(error)
 
-    def _next_group(self) -> list[_Submission] | None:
-        """Everything that is queued, after waiting for at least one; None to close. Idle work is done meanwhile."""
-        first = self._wait()
-        if first is None:
-            return None
+    def _next_group(self) -> list[_Submission] | _Compaction | None:
+        """What is to be done next: everything that is queued and can be one write, after waiting for at least one.
+
+        None to close. Idle work is done meanwhile.
+        """
+        first = self._put_back.pop() if self._put_back else self._wait()
+        if first is None or isinstance(first, _Compaction):
+            return first
         group = [first]
         size = 0
-        while True:
+        while first.install is None:
             size += sum(map(entry_bytes, group[-1].entries))
             if size >= MAX_GROUP_BYTES:
                 return group
@@ -175,25 +247,79 @@ class StorageThread:
                 item = self._queue.get_nowait()
             except Empty:
                 return group
-            if item is None:
-                self._queue.put(None)
+            if item is None or isinstance(item, _Compaction) or item.install is not None:
+                self._put_back.append(item)
                 return group
             group.append(item)
+        return group
 
-    def _wait(self) -> _Submission | None:
-        while self._log.prepare_next():
+    @property
+    def has_queued(self) -> bool:
+        """Whether anything waits to be written."""
+        return bool(self._put_back) or not self._queue.empty()
+
+    def _wait(self) -> _Item:
+        while self._full:
+            wait_s = self._next_look_s - self._clock()
+            if wait_s <= 0:
+                self._look_for_room()
+                continue
             try:
-                return self._queue.get_nowait()
+                return self._queue.get(timeout=wait_s)
             except Empty:
                 continue
+        try:
+            while self._log.prepare_next():
+                try:
+                    return self._queue.get_nowait()
+                except Empty:
+                    continue
+        except StorageFull:
+            self._set_full(True)
+            return self._wait()
         if self._log.has_held:
             try:
                 return self._queue.get(timeout=IDLE_FLUSH_S)
             except Empty:
-                self._log.flush()
+                self._flush()
         return self._queue.get()
 
-    def _write(self, group: list[_Submission]) -> None:
+    def _look_for_room(self) -> None:
+        self._next_look_s = self._clock() + self._full_retry_s
+        try:
+            self._log.make_room()
+        except StorageFull:
+            return
+        self._set_full(False)
+
+    def _set_full(self, full: bool) -> None:
+        if full != self._full:
+            self._full = full
+            self._next_look_s = self._clock() + self._full_retry_s
+            self._on_full(full)
+
+    def _flush(self) -> None:
+        try:
+            self._log.flush()
+        except StorageFull:
+            # A commit alone is learned again from any leader.
+            self._set_full(True)
+
+    def _write_when_there_is_room(self, group: list[_Submission] | _Compaction) -> None:
+        while True:
+            try:
+                self._write(group)
+            except StorageFull:
+                self._set_full(True)
+                if self._told_to_close.wait(self._full_retry_s):
+                    raise _GivenUp from None
+            else:
+                return
+
+    def _write(self, group: list[_Submission] | _Compaction) -> None:
+        if isinstance(group, _Compaction):
+            self._log.compact(group.index)
+            return
         hard_state: HardState | None = None
         entries: Sequence[Entry] = group[0].entries
         if len(group) > 1:
@@ -202,7 +328,10 @@ class StorageThread:
             hard_state = submission.hard_state if submission.hard_state is not None else hard_state
         sync = any(submission.must_sync for submission in group)
         started = self._clock()
-        self._log.append(hard_state, entries, sync=sync)
+        if group[0].install is not None:
+            self._log.install(group[0].install.publish(), hard_state, entries)
+        else:
+            self._log.append(hard_state, entries, sync=sync)
         if sync:
             self._count(self._clock() - started)
         self._completed += len(group)

@@ -20,9 +20,24 @@ class Surroundings:
         self.told: list[tuple[Any, ...]] = []
 
     def submit(
-        self, number: int, hard_state: HardState | None, entries: Sequence[Entry], must_sync: bool
+        self,
+        number: int,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        must_sync: bool,
+        install: Any = None,
     ) -> None:
+        if install is not None:
+            self.told.append(("install", install))
         self.told.append(("submit", number, hard_state and hard_state.commit, len(entries), must_sync))
+
+    first_index = 1
+
+    def compact(self, index: int) -> None:
+        self.told.append(("compact", index))
+
+    def restore(self, index: int, term: int) -> None:
+        self.told.append(("restore", index, term))
 
     def append(self, entries: Sequence[Entry]) -> None:
         if entries:

@@ -75,6 +75,19 @@ class SimulatedFile:
         pass
 
 
+class SimulatedReadableFile:
+    """A file of a ``SimulatedDisk`` that is being read; its inode outlives its name."""
+
+    def __init__(self, inode: Inode) -> None:
+        self._inode = inode
+
+    def pread(self, length: int, offset: int) -> bytes:
+        return bytes(self._inode.volatile[offset : offset + length])
+
+    def close(self) -> None:
+        pass
+
+
 class SimulatedLock:
     """A lock of a ``SimulatedDisk``; a crash releases it."""
 
@@ -121,6 +134,9 @@ class SimulatedDisk:
 
     def open(self, path: str) -> SimulatedFile:
         return SimulatedFile(self, path, self._inode(path))
+
+    def open_read(self, path: str) -> SimulatedReadableFile:
+        return SimulatedReadableFile(self._inode(path))
 
     def read(self, path: str) -> bytes:
         return bytes(self._inode(path).volatile)

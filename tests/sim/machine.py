@@ -37,6 +37,7 @@ from raftd.storage.identity import Identity
 from raftd.storage.log_store import LogStore
 from raftd.storage.recovery import Recovered
 from raftd.storage.segment import parse_segment_name
+from raftd.storage.thread import Installable
 from tests.sim.clock import MachineClock
 from tests.sim.disk import SimulatedDisk
 from tests.sim.executor import KINDS, Slots, Supervisor
@@ -74,11 +75,16 @@ class WatchedStorage(SteppedStorage):
     life: Life
 
     def submit(
-        self, number: int, hard_state: HardState | None, entries: Sequence[Entry], must_sync: bool
+        self,
+        number: int,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        must_sync: bool,
+        install: Installable | None = None,
     ) -> None:
         if entries and not self.life.process.fenced:
             self.life.world.checks.taken(self.life, entries)
-        super().submit(number, hard_state, entries, must_sync)
+        super().submit(number, hard_state, entries, must_sync, install)
 
 
 class Life:

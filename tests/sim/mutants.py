@@ -76,9 +76,9 @@ class _Unsynced:
 def _skip_fsync(patch: Patch) -> None:
     write = Wal._write
 
-    def unsynced(self: Wal, body: bytes, item_count: int) -> None:
+    def unsynced(self: Wal, *record: Any) -> None:
         self._file = _Unsynced(self._file)
-        write(self, body, item_count)
+        write(self, *record)
         if isinstance(self._file, _Unsynced):
             self._file = self._file.file
 
@@ -190,7 +190,8 @@ def _lose_early(patch: Patch) -> None:
 
 
 def _replay_keeps_tail(patch: Patch) -> None:
-    def put_aside(self: Replay, entry: Entry, position: int) -> None:
+    def put_aside(self: Replay, entry: Entry) -> None:
+        position = entry.index - self.base[0] - 1
         # The caller appends the new entry where the old one was; what followed the old one stays behind it.
         self.entries[position:] = self.entries[position + 1 :]
 

@@ -11,9 +11,10 @@ from contextlib import suppress
 from random import Random
 
 from raftd.errors import StorageError
-from raftd.raft.types import Entry, HardState
+from raftd.raft.types import Entry, HardState, Snapshot
+from raftd.storage.errors import StorageFull
 from raftd.storage.recovery import Recovered
-from raftd.storage.thread import IDLE_FLUSH_S, DurableLog, StorageThread
+from raftd.storage.thread import FULL_RETRY_S, IDLE_FLUSH_S, DurableLog, Installable, StorageThread
 from raftd.storage.wal import Wal
 from tests.sim.disk import SimulatedCrash, SimulatedDisk
 from tests.sim.loop import Process
@@ -114,6 +115,15 @@ class WatchedLog:
             self._wal.flush()
             self._synced()
 
+    def install(self, snapshot: Snapshot, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
+        raise AssertionError("no snapshot travels in this world")
+
+    def compact(self, index: int) -> None:
+        self._wal.compact(index)
+
+    def make_room(self) -> None:
+        self._wal.make_room()
+
     def prepare_next(self) -> bool:
         return self._wal.prepare_next()
 
@@ -160,24 +170,40 @@ class SteppedStorage(StorageThread):
         self._rest()
 
     def submit(
-        self, number: int, hard_state: HardState | None, entries: Sequence[Entry], must_sync: bool
+        self,
+        number: int,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        must_sync: bool,
+        install: Installable | None = None,
     ) -> None:
         if self._process.fenced or self._failed:
             return
-        super().submit(number, hard_state, entries, must_sync)
+        super().submit(number, hard_state, entries, must_sync, install)
         if self._under_way is None:
             self._begin()
 
-    def close(self) -> None:
+    def compact(self, index: int) -> None:
+        if self._process.fenced or self._failed:
+            return
+        super().compact(index)
+        if self._under_way is None:
+            self._begin()
+
+    def close(self, timeout_s: float | None = None) -> bool:
         """Write everything that was submitted, at once, and close the log."""
         if self._failed or self._process.fenced:
-            return
-        if self._under_way is not None:
-            self._do(self._under_way)
-        while not self._queue.empty():
-            self._do(self._next_write())
-        self._do(self._log.close)
+            return True
+        try:
+            if self._under_way is not None:
+                self._try(self._under_way)
+            while self.has_queued and not self._failed:
+                self._try(self._next_write())
+            self._try(self._log.close)
+        except StorageFull:
+            pass  # what waits was never acknowledged
         self._failed = True
+        return True
 
     @property
     def writes(self) -> bool:
@@ -211,20 +237,28 @@ class SteppedStorage(StorageThread):
     def _finish(self, write: Callable[[], object]) -> None:
         if self._under_way is not write:
             return
+        try:
+            self._try(write)
+        except StorageFull:
+            self._set_full(True)
+            self._process.call_later(FULL_RETRY_S, self._finish, write)
+            return
         self._under_way = None
-        self._do(write)
         if self._failed:
             return
-        if not self._queue.empty():
+        if self.has_queued:
             self._begin()
         else:
             self._rest()
 
-    def _do(self, work: Callable[[], object]) -> None:
+    def _try(self, work: Callable[[], object]) -> None:
+        """Do it, unless the disk is full, which the caller must deal with."""
         if self._failed:
             return
         try:
             work()
+        except StorageFull:
+            raise
         except (StorageError, ValueError, NotOnTheMedium) as error:
             self._fail(error)
 
@@ -236,21 +270,33 @@ class SteppedStorage(StorageThread):
 
     def _rest(self) -> None:
         self._idle_number += 1
+        if self._full:
+            self._process.call_later(FULL_RETRY_S, self._look, self._idle_number)
+            return
         self._process.call_later(_PREPARE_S, self._prepare, self._idle_number)
         if self._log.has_held:
-            self._process.call_later(IDLE_FLUSH_S, self._flush, self._idle_number)
+            self._process.call_later(IDLE_FLUSH_S, self._flush_held, self._idle_number)
 
     def _prepare(self, idle_number: int) -> None:
         if idle_number != self._idle_number or self._failed or self._under_way is not None:
             return
         try:
             more = self._log.prepare_next()
+        except StorageFull:
+            self._set_full(True)
+            self._rest()
+            return
         except StorageError as error:
             self._fail(error)
             return
         if more:
             self._process.call_later(_PREPARE_S, self._prepare, idle_number)
 
-    def _flush(self, idle_number: int) -> None:
+    def _look(self, idle_number: int) -> None:
+        if idle_number == self._idle_number and self._under_way is None and not self._failed:
+            self._try(self._look_for_room)
+            self._rest()
+
+    def _flush_held(self, idle_number: int) -> None:
         if idle_number == self._idle_number and self._under_way is None:
-            self._do(self._log.flush)
+            self._try(self._flush)

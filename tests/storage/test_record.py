@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from raftd.raft.types import Entry, EntryType, HardState
 from raftd.storage.record import (
     SECTOR_BYTES,
+    Base,
     Damage,
     EndOfLog,
     Record,
@@ -28,40 +29,41 @@ entries_of_any_kind = st.lists(
     st.builds(Entry, U64, U64, st.sampled_from(EntryType), st.binary(max_size=1500)), max_size=6
 )
 hard_states = st.none() | st.builds(HardState, U64, st.integers(0, 2**64 - 1), U64)
+bases = st.none() | st.tuples(U64, U64)
 CHAIN = 0xDEADBEEF
 OFFSET = 1024
 
 
 def record_of(*entries: Entry) -> bytes:
-    body = encode_items(None, entries)
-    return encode_record(RecordKind.ITEMS, body, len(entries), number=1, offset=OFFSET, chain=CHAIN)[0]
+    return encode_record(
+        RecordKind.ITEMS, *encode_items(None, entries), number=1, offset=OFFSET, chain=CHAIN
+    )[0]
 
 
 def scan(record: bytes, behind: bytes = bytes(2048)) -> Record | EndOfLog | Torn | Damage:
     return scan_record(bytes(OFFSET) + record + behind, OFFSET, number=1, chain=CHAIN)
 
 
-@given(hard_states, entries_of_any_kind, st.integers(0, 2**32 - 1), st.integers(0, 2000))
+@given(hard_states, entries_of_any_kind, bases, st.integers(0, 2**32 - 1), st.integers(0, 2000))
 def test_what_is_written_is_read(
-    hard_state: HardState | None, entries: list[Entry], chain: int, sector: int
+    hard_state: HardState | None, entries: list[Entry], base: Base | None, chain: int, sector: int
 ) -> None:
-    body = encode_items(hard_state, entries)
-    count = len(entries) + (hard_state is not None)
+    body, count = encode_items(hard_state, entries, base)
     offset = sector * SECTOR_BYTES
     record, new_chain = encode_record(
         RecordKind.ITEMS, body, count, number=sector + 1, offset=offset, chain=chain
     )
     found = scan_record(bytes(offset) + record + bytes(512), offset, number=sector + 1, chain=chain)
-    assert found == Record(RecordKind.ITEMS, hard_state, entries, offset + len(record), new_chain)
+    assert found == Record(RecordKind.ITEMS, hard_state, entries, base, offset + len(record), new_chain)
 
 
 @given(st.binary(max_size=200), st.integers(0, 10))
 def test_items_that_are_no_items_are_refused_in_one_way(body: bytes, count: int) -> None:
     try:
-        hard_state, entries = decode_items(body, count)
+        hard_state, entries, base = decode_items(body, count)
     except ValueError:
         return
-    assert len(encode_items(hard_state, entries)) <= len(body)
+    assert len(encode_items(hard_state, entries, base)[0]) <= len(body)
 
 
 @given(entries_of_any_kind.filter(bool))
@@ -100,8 +102,7 @@ def test_a_headless_record_with_a_later_record_behind_it_is_damage() -> None:
     record = record_of(entry(2, 1, b"d" * 600))
     later, _ = encode_record(
         RecordKind.ITEMS,
-        encode_items(None, [entry(3)]),
-        1,
+        *encode_items(None, [entry(3)]),
         number=2,
         offset=OFFSET + len(record),
         chain=CHAIN + 1,

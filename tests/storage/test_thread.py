@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from raftd.raft.types import Entry, HardState
-from raftd.storage.errors import StorageFailed
+from raftd.raft.types import Configuration, Entry, HardState, Snapshot
+from raftd.storage.errors import StorageFailed, StorageFull
 from raftd.storage.memory import MemoryLog
 from raftd.storage.thread import DurableLog, StorageThread
 from tests.sim.disk import SimulatedDisk
@@ -40,12 +40,15 @@ class Host:
     def __init__(self) -> None:
         self.done: list[int] = []
         self.failures: list[BaseException] = []
+        self.full: list[bool] = []
 
 
 @contextmanager
 def running(log: DurableLog) -> Iterator[tuple[StorageThread, Host]]:
     host = Host()
-    thread = StorageThread(log, host.done.append, host.failures.append)
+    thread = StorageThread(
+        log, host.done.append, host.failures.append, on_full=host.full.append, full_retry_s=0.01
+    )
     thread.start()
     try:
         yield thread, host
@@ -138,3 +141,83 @@ def test_a_broken_invariant_reaches_the_host_as_a_failure() -> None:
         wait_until(lambda: host.failures, 10, "the failure")
     assert host.done == []
     assert isinstance(host.failures[0], ValueError)
+
+
+class FullLog(MemoryLog):
+    """A log that finds no room until the test makes some."""
+
+    def __init__(self) -> None:
+        super().__init__(FIRST, [GENESIS])
+        self.full = True
+        self.tries = 0
+
+    def append(self, hard_state: HardState | None, entries: Sequence[Entry], *, sync: bool) -> None:
+        self.make_room()
+        super().append(hard_state, entries, sync=sync)
+
+    def make_room(self) -> None:
+        self.tries += 1
+        if self.full:
+            raise StorageFull("/log")
+
+
+def test_what_finds_no_room_waits_in_its_order_until_there_is() -> None:
+    log = FullLog()
+    with running(log) as (thread, host):
+        thread.submit(1, None, [entry(2)], True)
+        thread.submit(2, None, [entry(3)], True)
+        wait_until(lambda: log.tries > 3, 10, "it tries again")
+        assert (host.done, host.full, host.failures) == ([], [True], [])
+        log.full = False
+        wait_until(lambda: host.done and host.done[-1] == 2, 10, "both are written")
+        wait_until(lambda: host.full == [True, False], 10, "there is room again")
+    assert content(log.recovered()).entries == (GENESIS, entry(2), entry(3))
+    assert not host.failures
+
+
+def test_a_full_disk_does_not_keep_the_thread_from_ending_and_nothing_is_reported_as_done() -> None:
+    log = FullLog()
+    with running(log) as (thread, host):
+        thread.submit(1, None, [entry(2)], True)
+        wait_until(lambda: host.full == [True], 10, "the disk is full")
+        assert thread.close(timeout_s=10)
+    assert (host.done, host.failures) == ([], [])
+
+
+class InstallableFile:
+    """The file of a snapshot, which notes when it is named."""
+
+    def __init__(self, log: GatedLog) -> None:
+        self._log = log
+
+    def publish(self) -> Snapshot:
+        self._log.writes.append((None, [-1], True))
+        return Snapshot(9, 2, Configuration((1,)))
+
+
+def test_a_snapshot_takes_the_place_of_the_log_in_its_turn_and_alone() -> None:
+    log = GatedLog()
+    with running(log) as (thread, host):
+        thread.submit(1, None, [entry(2)], True)
+        assert log.writing.acquire(timeout=10)
+        thread.submit(2, None, [entry(3)], True)
+        thread.submit(3, HardState(2, 0, 9), [entry(10, 2)], True, install=InstallableFile(log))
+        thread.submit(4, None, [entry(11, 2)], True)
+        thread.submit(5, None, [entry(12, 2)], True)
+        thread.compact(10)
+        log.permits.release(1000)
+        wait_until(lambda: host.done and host.done[-1] == 5, 10, "all is written")
+    assert [indices for _, indices, _ in log.writes] == [[2], [3], [-1], [10], [11, 12]]
+    found = log.recovered()
+    assert (found.base_index, found.base_term) == (10, 2)
+    assert found.entries == [entry(11, 2), entry(12, 2)]
+
+
+def test_a_disk_that_does_not_answer_does_not_hold_up_whoever_closes_for_ever() -> None:
+    log = GatedLog()
+    with running(log) as (thread, _):
+        thread.submit(1, None, [entry(2)], True)
+        assert log.writing.acquire(timeout=10)
+        assert not thread.close(timeout_s=0.05)
+        log.permits.release(1000)
+        assert thread.close(timeout_s=10)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from raftd.raft.types import Entry, HardState
-from raftd.storage.errors import DamagedLog, StorageFailed
+from raftd.storage.errors import DamagedLog, StorageFailed, StorageFull
 from raftd.storage.record import SECTOR_BYTES
 from tests.sim.disk import SimulatedDisk
 from tests.storage.logs import (
@@ -117,10 +117,22 @@ def test_a_torn_record_in_a_segment_that_is_not_the_last_is_damage() -> None:
 
 
 def test_a_missing_segment_is_damage_wherever_it_was() -> None:
-    for number in range(len(segments(finished_log()[0]))):
+    for number in range(1, len(segments(finished_log()[0]))):
         disk, _ = finished_log()
         disk.remove(segments(disk)[number])
         damage(disk)
+
+
+def test_a_missing_first_segment_may_have_been_purged_so_the_log_says_where_it_begins() -> None:
+    disk, expected = finished_log()
+    disk.remove(segments(disk)[0])
+    _, recovered = reopen(disk)
+    assert recovered.base_index > 0, (
+        "a data directory without a snapshot of that refuses it (test_compaction)"
+    )
+    assert tuple(recovered.entries) == expected.entries[recovered.base_index :]
+    assert recovered.base_term == expected.entries[recovered.base_index - 1].term
+    assert recovered.hard_state == expected.hard_state
 
 
 def test_no_segment_at_all_is_damage() -> None:
@@ -288,10 +300,11 @@ def test_a_full_disk_at_preallocation_is_reported() -> None:
     make_log(disk)
     wal, _ = reopen(disk)
     disk.free_bytes = 1000
-    with pytest.raises(StorageFailed) as raised:
-        run_workload(wal, [GENESIS_CONTENT])
-    assert raised.value.errno == errno.ENOSPC
+    acknowledged = [GENESIS_CONTENT]
+    with pytest.raises(StorageFull) as raised:
+        run_workload(wal, acknowledged)
     assert "space" in raised.value.try_
+    assert content(reopen(disk)[1]) == acknowledged[-1], "nothing that counts was written"
 
 
 def refuse(what: str) -> Callable[[str, str], int]:
