@@ -18,13 +18,15 @@ from raftd.blobs.disk import DiskBlobs
 from raftd.blobs.fetch import Fetcher
 from raftd.blobs.local import LocalBlobs
 from raftd.blobs.replicate import Replicator
-from raftd.codec.genesis import decode_genesis
-from raftd.config import Config
-from raftd.errors import ConfigError, UnknownFormat, UnknownKind
+from raftd.config import Config, lease_ms
+from raftd.errors import ConfigError, UnknownKind
 from raftd.executor.config import ExecutorConfig
 from raftd.executor.executor import Executor
+from raftd.executor.kernel import boottime_ms
 from raftd.node.applier import Applier
+from raftd.node.boot import Start, start_of
 from raftd.node.clock import ClusterClock, SystemClock
+from raftd.node.facts import Facts
 from raftd.node.history import History
 from raftd.node.leaders import Leaders
 from raftd.node.leadership import Leadership
@@ -34,12 +36,12 @@ from raftd.node.node import Node
 from raftd.node.results import Directory, ResultBlobs
 from raftd.node.roster import Roster
 from raftd.node.sessions import Sessions
+from raftd.node.snapshots import Policy, Snapshots
+from raftd.node.trace import TraceWriter
 from raftd.raft.raw_node import RawNode
-from raftd.raft.ready import Status
 from raftd.raft.types import Config as RaftConfig
-from raftd.raft.types import Configuration, EntryType, NodeId
+from raftd.raft.types import NodeId
 from raftd.scheduler.machine import StateMachine
-from raftd.scheduler.model import Genesis
 from raftd.scheduler.state import State
 from raftd.services.admin import AdminService
 from raftd.services.blobs import BlobsService
@@ -59,6 +61,8 @@ from raftd.transport.blobs import GrpcPeerBlobs
 from raftd.transport.caller import Caller
 from raftd.transport.faults import FaultTable
 from raftd.transport.network import Network
+from raftd.transport.reads import PeerReads
+from raftd.transport.snapshot_stream import SnapshotSender
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +70,9 @@ SERVER_GRACE_S = 1.0
 
 HAND_OVER_S = 2.0
 """For another to take over before this node stops; the core gives up after an election timeout."""
+
+STORAGE_CLOSE_S = 10.0
+"""For a disk that does not answer: what waits for it was never acknowledged."""
 
 REMOVED_GRACE_S = 2.0
 """A removed node stays for so long: the others may still need to hear that it knows (thesis §4.2.2)."""
@@ -91,19 +98,25 @@ class Server:
         fatal: what to do when it cannot go on.
 
     Raises:
-        ConfigError: the token file cannot be read, or the port is in use.
-        UnknownFormat: entry 1 is of a newer version.
+        ConfigError: the token or the trace file cannot be opened, or the port is in use.
+        StoreRemoved: this store was removed from its cluster.
+        StorageError: the snapshot cannot be read.
+        UnknownFormat: what the directory holds is of a newer version.
     """
 
     def __init__(self, config: Config, directory: DataDirectory, fatal: Fatal) -> None:
         self._config = config
         self._directory = directory
         identity = directory.identity
-        self._genesis = _genesis(directory)
+        self._start = start = start_of(directory)
         self._started = AsyncExitStack()
         self._handing_over = True
         self._local = LocalNode(
-            identity.cluster_id, identity.store_id, identity.name, _read_token(config.token_file)
+            identity.cluster_id,
+            identity.store_id,
+            identity.name,
+            _read_token(config.token_file),
+            config.address,
         )
         self._clock = SystemClock()
         self._cluster_clock = ClusterClock(self._clock)
@@ -111,13 +124,15 @@ class Server:
         self._faults = FaultTable(identity.name, config.data_dir / FAULTS_FILE, config.fault_injection)
         self._network = Network(self._local, directory.incarnation, self._faults)
         self._caller = Caller(self._local, self._faults)
-        self._machine = StateMachine()
+        self._machine = StateMachine(start.state)
         self._members = Members(self._state)
-        applier = Applier(self._machine, self._cluster_clock)
-        view = LogStore(directory.recovered.entries)
-        self._storage = StorageThread(directory.log, self._on_durable, fatal)
+        self._trace = self._make_trace()
+        applier = Applier(self._machine, self._cluster_clock, start.applied)
+        recovered = directory.recovered
+        view = LogStore(recovered.entries, base_index=recovered.base_index, base_term=recovered.base_term)
+        self._storage = StorageThread(directory.log, self._on_durable, fatal, on_full=self._on_full)
         self.node = Node(
-            raw=self._core(view),
+            raw=self._core(view, start),
             storage=self._storage,
             view=view,
             peers=self._network,
@@ -126,6 +141,14 @@ class Server:
             cluster_clock=self._cluster_clock,
             tick_ms=config.tick_ms,
             on_fatal=fatal,
+            leader_reads=PeerReads(self._caller, self._remote),
+        )
+        self.snapshots = Snapshots(
+            directory.snapshots,
+            SnapshotSender(self._caller, directory.incarnation, self._remote),
+            applier,
+            self.node,
+            Policy(config.snapshot_entries, config.snapshot_log_bytes, config.kept_entries),
         )
         self._network.on_unreachable = self.node.unreachable
         self.membership = Membership(self.node, self._members)
@@ -147,6 +170,9 @@ class Server:
         self._leadership.bind(self._sessions)
         self._history = History()
         applier.on_effects(self._history.on_effects)
+        applier.on_restored(lambda: self._history.restart(applier.last_applied))
+        if start.applied[0]:
+            self._history.restart(start.applied[0])
         self._make_executor()
         self._host = ServerHost(config.listen, self._local, self._faults, self.node, self._services())
 
@@ -154,15 +180,16 @@ class Server:
         """Serve, follow or lead, and execute. What was started is stopped again if a later part cannot be."""
         async with AsyncExitStack() as started:
             started.callback(self._directory.close)
-            started.push_async_callback(asyncio.to_thread, self._storage.close)
+            if self._trace is not None:
+                started.callback(self._trace.close)
+            started.push_async_callback(asyncio.to_thread, self._storage.close, STORAGE_CLOSE_S)
             self._storage.start()
             started.push_async_callback(self._caller.close)
             started.push_async_callback(self._network.close)
-            await self._network.set_members(
-                RemoteNode(member.name, member.store_id, member.address) for member in self._genesis.members
-            )
+            await self._set_peers(self._start.members)
             started.push_async_callback(self.node.stop)
-            self.node.start(self._leadership)
+            started.push_async_callback(self.snapshots.close)
+            self.node.start(self._leadership, self.snapshots)
             for work in (self._roster.run(), self.membership.run()):
                 started.push_async_callback(_cancel, asyncio.create_task(work))
             started.push_async_callback(self._host.stop, SERVER_GRACE_S)
@@ -196,28 +223,10 @@ class Server:
         await self._started.aclose()
         log.info("%s has stopped", self._local.name)
 
-    # --- raftd.services.admin.NodeFacts -------------------------------------------------------------------------
-
-    def status(self) -> Status:
-        """What the core knows."""
-        return self.node.status()
-
-    @property
-    def fsync_ms(self) -> float:
-        """How long the last group commit took."""
-        return self._storage.metrics().fsync_last_ms
-
-    @property
-    def storage_queue(self) -> int:
-        """Writes that wait for the storage thread."""
-        return self._storage.metrics().queue_depth
-
-    @property
-    def slots_ready(self) -> bool:
-        """Every slot process is warm, and the executor is attached to a leader."""
-        return bool(self._executor.attached_to) and self._executor.slots_ready == self._config.slots
-
     # --- construction -------------------------------------------------------------------------------------------
+
+    def _slots_ready(self) -> bool:
+        return bool(self._executor.attached_to) and self._executor.slots_ready == self._config.slots
 
     async def _hand_over(self) -> None:
         # After the executor has stopped: what it ran is recorded while this node still leads.
@@ -232,10 +241,21 @@ class Server:
     def _on_durable(self, number: int) -> None:
         self.node.durable(number)  # the node is made after the thread that reports to it
 
+    def _on_full(self, full: bool) -> None:
+        self.node.storage_full(full)
+
     def _state(self) -> State:
         return self._machine.state
 
-    def _core(self, view: LogStore) -> RawNode:
+    def _make_trace(self) -> TraceWriter | None:
+        if self._config.trace is None:
+            return None
+        try:
+            return TraceWriter(self._config.trace, self._members.name, self._clock)
+        except OSError as error:
+            raise ConfigError(f"cannot write the trace {self._config.trace}: {error.strerror}") from None
+
+    def _core(self, view: LogStore, start: Start) -> RawNode:
         config = self._config
         return RawNode(
             RaftConfig(
@@ -245,10 +265,15 @@ class Server:
                 heartbeat_ticks=config.heartbeat_ticks,
                 disk_stall_ticks=max(1, DISK_STALL_MS // config.tick_ms),
                 max_committed_bytes_per_ready=APPLY_BYTES_PER_TURN,
+                lease_ms=lease_ms(config) if config.lease_reads else 0,
+                clock_ms=boottime_ms,
             ),
-            Configuration(voters=tuple(member.store_id for member in self._genesis.members if member.voter)),
+            start.configuration,
             self._directory.recovered.hard_state,
             view,
+            applied=start.applied[0],
+            on_transition=self._trace,
+            snapshot=start.snapshot,
         )
 
     def _make_executor(self) -> None:
@@ -284,6 +309,15 @@ class Server:
 
     def _services(self) -> Services:
         forwarder = Forwarder(self.node, self._remote, self._caller)
+        facts = Facts(
+            self.node,
+            self._storage,
+            self._directory.snapshots,
+            self._state,
+            self._members,
+            self._roster,
+            self._slots_ready,
+        )
         view = ClusterView(
             self._local.name,
             self._state,
@@ -320,10 +354,21 @@ class Server:
                 address=self._config.address,
                 started_at_ms=time.time_ns() // 1_000_000,
                 members=self._members,
-                facts=self,
+                facts=facts,
                 faults=self._faults,
+                control=self.membership,
+                snapshots=self.snapshots,
+                forwarder=forwarder,
             ),
-            consensus=ConsensusService(self._local, self._is_member, self._faults, self.node.deliver),
+            consensus=ConsensusService(
+                local=self._local,
+                stores=facts,
+                faults=self._faults,
+                deliver=self.node.deliver,
+                learn=self._network.learn,
+                snapshots=self.snapshots,
+                reads=self.node,
+            ),
             blobs=BlobsService(
                 local=self._local,
                 blobs=self._blobs,
@@ -335,13 +380,13 @@ class Server:
             ),
         )
 
-    def _is_member(self, store_id: NodeId) -> bool:
-        return any(member.store_id == store_id for member in self._genesis.members)
-
     def _remote(self, store_id: NodeId) -> RemoteNode | None:
-        member = self._members.by_store_id(store_id)
-        if member is None or store_id == self._local.store_id:
+        if store_id == self._local.store_id:
             return None
+        member = self._members.by_store_id(store_id)
+        if member is None:
+            # A node that joins, or is behind, knows the leader only by what that has said.
+            return self._network.remote(store_id)
         return RemoteNode(member.name, member.store_id, member.address)
 
     def _remote_by_name(self, name: str) -> RemoteNode | None:
@@ -361,13 +406,6 @@ class Server:
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def _genesis(directory: DataDirectory) -> Genesis:
-    entries = directory.recovered.entries
-    if not entries or entries[0].index != 1 or entries[0].type is not EntryType.CONFIGURATION:
-        raise UnknownFormat(f"the log in {directory.path} does not begin with a genesis entry")
-    return decode_genesis(entries[0].data)
 
 
 def _read_token(file: Path | None) -> str:

@@ -33,6 +33,12 @@ def tick(state: RaftState) -> None:
 
 def step(state: RaftState, message: Message) -> None:
     """Total: whatever is misdirected, malformed, stale or from nobody is dropped and changes nothing."""
+    state.cause = message
+    _step(state, message)
+    state.cause = None
+
+
+def _step(state: RaftState, message: Message) -> None:
     if not _is_addressed(state, message) or not _is_well_formed(message):
         return
     if message.term < state.term:

@@ -77,6 +77,7 @@ def handle_install_snapshot(state: RaftState, message: InstallSnapshot) -> None:
             state.retract_from(log.commit + 1)
             log.restore(snapshot)
             state.restored.append(snapshot)
+            state.trace("takes a snapshot")
     state.send_when_durable(
         InstallSnapshotReply(
             sender=state.id,

@@ -87,7 +87,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One line of the trace: the node changed its role, its term or its leader."""
+    """One line of the trace: the node changed its role, term, vote, leader or configuration, or took a snapshot."""
 
     node: NodeId
     event: str
@@ -97,6 +97,8 @@ class Transition:
     leader: NodeId
     last_index: int
     commit: int
+    message: str = ""
+    """What came in and caused it, in words; empty for ticks and calls of the host."""
 
 
 @dataclass(frozen=True, slots=True)

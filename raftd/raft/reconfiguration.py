@@ -62,7 +62,9 @@ def install(state: RaftState, configuration: Configuration) -> None:
             if node not in configuration.members():
                 # The last that it hears: with it, it may learn that it has been removed.
                 leader.tell_commit(state, node, progress)
-    state.tracker.reconfigure(configuration, state.log.last_index, leads=state.role is Role.LEADER)
+    if configuration != state.configuration:
+        state.tracker.reconfigure(configuration, state.log.last_index, leads=state.role is Role.LEADER)
+        state.trace("has another configuration")
     if state.role is not Role.FOLLOWER and not configuration.is_voter(state.id):
         _give_way(state)
     elif state.role is Role.LEADER:

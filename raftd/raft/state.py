@@ -28,7 +28,7 @@ class RaftState:
     """
 
     __slots__ = (
-        "config", "durability", "election_elapsed", "election_timeout", "flush_wanted", "heartbeat_elapsed",
+        "cause", "config", "durability", "election_elapsed", "election_timeout", "flush_wanted", "heartbeat_elapsed",
         "held", "id", "leader", "lease", "log", "messages", "on_transition", "pending_change",
         "promised_until", "quota", "reads", "restored", "role", "round", "snapshot", "term", "ticks",
         "tracker", "transfer_elapsed", "transfer_target", "transfer_told", "vote",
@@ -60,6 +60,8 @@ class RaftState:
         self.lease = Lease(config.lease_ms, config.clock_ms)
         self.quota = UncommittedQuota(config.max_uncommitted_bytes)
         self.on_transition = on_transition
+        self.cause: Message | None = None
+        """What has just come in, while it is dealt with."""
 
         # A write may be torn between the entries and the hard state that came with them. Of the entries' term nothing
         # was said yet, so nothing was promised in it; to fall behind it would leave a log that nobody votes for.
@@ -178,9 +180,21 @@ class RaftState:
             log = self.log
             self.on_transition(
                 Transition(
-                    self.id, event, self.role, self.term, self.vote, self.leader, log.last_index, log.commit
+                    self.id,
+                    event,
+                    self.role,
+                    self.term,
+                    self.vote,
+                    self.leader,
+                    log.last_index,
+                    log.commit,
+                    "" if self.cause is None else _in_words(self.cause),
                 )
             )
+
+
+def _in_words(message: Message) -> str:
+    return f"{type(message).__name__} of term {message.term} from {message.sender:016x}"
 
 
 def _attested_index(message: Message) -> int:

@@ -1,22 +1,30 @@
-"""The Admin service: who the asked node is, what its core knows, which faults it injects.
+"""The Admin service: who the asked node is, what its core knows, which faults it injects, and changes of the members.
 
-What may live here: reading this node, and the table of its cuts. Nothing is forwarded, and nothing needs a leader: this
-is what an operator asks when there is none.
+What may live here: reading this node, the table of its cuts, and handing an operator's wishes on. What an operator asks
+when there is no leader is answered here; changes of the membership and of the leadership are the leader's, to whom they
+are forwarded, once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol, TypeVar
+
+from google.protobuf.message import Message
 
 import raftd
-from raftd.errors import InvalidRequest, NodeNotFound
+from raftd.config import fixed_address
+from raftd.config import hex_id as parse_hex_id
+from raftd.errors import DeadlinePassed, InvalidRequest, NodeNotFound
 from raftd.node.members import Members
 from raftd.pb import admin_pb2 as pb
 from raftd.pb.admin_pb2_grpc import AdminServicer
 from raftd.raft.ready import Status
-from raftd.services.status import Context, served
+from raftd.raft.types import Snapshot
+from raftd.services.forwarding import Forwarder
+from raftd.services.status import Context, remaining_s, served
 from raftd.transport.base import LocalNode, hex_id
 from raftd.transport.faults import Cut, FaultTable
 
@@ -39,6 +47,52 @@ class NodeFacts(Protocol):
     def slots_ready(self) -> bool:
         """Every slot process is warm and the executor is attached."""
 
+    @property
+    def snapshot_bytes(self) -> int:
+        """The size of the newest snapshot; 0 for none."""
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether it takes no submissions because its disk is full."""
+
+    @property
+    def membership(self) -> str:
+        """voter, learner, leaving, removed or joining."""
+
+    @property
+    def removed_stores(self) -> Iterable[int]:
+        """The stores that never come back."""
+
+
+class MembershipControl(Protocol):
+    """Changes of the membership and of the leadership (``raftd.node.membership.Membership``)."""
+
+    async def add(
+        self, name: str, store_id: int, address: str, *, learner: bool, replaces: str, timeout: float
+    ) -> int:
+        """Let a store in; the index of the entry that did."""
+
+    async def promote(self, name: str, *, timeout: float) -> int:
+        """Make a learner a voter; the index of the entry that did."""
+
+    async def remove(self, name: str, *, timeout: float) -> int:
+        """Take a member out; the index of the entry that did."""
+
+    async def transfer(self, target: str, *, timeout: float) -> tuple[str, int]:
+        """Hand the leadership over; the new leader and its term."""
+
+
+class Snapshotting(Protocol):
+    """Taking snapshots (``raftd.node.snapshots.Snapshots``)."""
+
+    async def take_snapshot(self) -> Snapshot:
+        """Take one of what is applied."""
+
+
+SERVICE = "/raftd.v1.Admin/"
+
+Response = TypeVar("Response", bound=Message)
+
 
 class AdminService(AdminServicer):
     """Answers operators on one node.
@@ -51,6 +105,9 @@ class AdminService(AdminServicer):
         members: names and addresses of the members.
         facts: what changes while it runs.
         faults: the cuts in force.
+        control: changes the membership and the leadership, on the leader.
+        snapshots: takes snapshots.
+        forwarder: the way to the leader.
     """
 
     def __init__(
@@ -63,6 +120,9 @@ class AdminService(AdminServicer):
         members: Members,
         facts: NodeFacts,
         faults: FaultTable,
+        control: MembershipControl,
+        snapshots: Snapshotting,
+        forwarder: Forwarder,
     ) -> None:
         self._local = local
         self._incarnation = incarnation
@@ -71,6 +131,9 @@ class AdminService(AdminServicer):
         self._members = members
         self._facts = facts
         self._faults = faults
+        self._control = control
+        self._snapshots = snapshots
+        self._forwarder = forwarder
 
     @served
     async def NodeInfo(self, request: pb.NodeInfoRequest, context: Context) -> pb.NodeInfoResponse:
@@ -100,6 +163,11 @@ class AdminService(AdminServicer):
             fsync_ms=self._facts.fsync_ms,
             storage_queue=self._facts.storage_queue,
             slots_ready=self._facts.slots_ready,
+            membership=self._facts.membership,
+            snapshot_index=status.snapshot_index,
+            snapshot_bytes=self._facts.snapshot_bytes,
+            disk_full=self._facts.disk_full,
+            transfer_target=self._name(status.transfer_target),
         )
 
     def _peers(self, status: Status) -> list[pb.PeerProgress]:
@@ -111,6 +179,8 @@ class AdminService(AdminServicer):
                 progress=row.state,
                 in_flight=row.inflight_messages,
                 recently_active=row.recent_active,
+                learner=row.is_learner,
+                pending_snapshot=row.pending_snapshot,
             )
             for row in status.progress
             if row.node != status.id
@@ -130,10 +200,96 @@ class AdminService(AdminServicer):
                     store_id=hex_id(member.store_id),
                     address=member.address,
                     voter=member.voter,
+                    leaving=member.leaving,
+                    promote=member.promote,
+                    replaces=self._name(member.replaces),
                 )
                 for member in self._members.all()
-            ]
+            ],
+            joint=bool(self._facts.status().configuration.outgoing),
+            removed_stores=map(hex_id, sorted(self._facts.removed_stores)),
         )
+
+    @served
+    async def AddMember(self, request: pb.AddMemberRequest, context: Context) -> pb.AddMemberResponse:
+        """Let a store in as a learner; see admin.proto."""
+        store_id = parse_hex_id("store id", request.store_id)
+        fixed_address(f"the address of {request.name}", request.address)
+
+        async def local() -> pb.AddMemberResponse:
+            index = await self._control.add(
+                request.name,
+                store_id,
+                request.address,
+                learner=request.learner,
+                replaces=request.replaces,
+                timeout=remaining_s(context),
+            )
+            return pb.AddMemberResponse(index=index)
+
+        return await self._on_leader("AddMember", request, context, local)
+
+    @served
+    async def PromoteMember(
+        self, request: pb.PromoteMemberRequest, context: Context
+    ) -> pb.PromoteMemberResponse:
+        """Make a learner a voter as soon as it has caught up; see admin.proto."""
+
+        async def local() -> pb.PromoteMemberResponse:
+            index = await self._control.promote(request.name, timeout=remaining_s(context))
+            return pb.PromoteMemberResponse(index=index)
+
+        return await self._on_leader("PromoteMember", request, context, local)
+
+    @served
+    async def RemoveMember(
+        self, request: pb.RemoveMemberRequest, context: Context
+    ) -> pb.RemoveMemberResponse:
+        """Take a member out of the configuration, for good; see admin.proto."""
+
+        async def local() -> pb.RemoveMemberResponse:
+            index = await self._control.remove(request.name, timeout=remaining_s(context))
+            return pb.RemoveMemberResponse(index=index)
+
+        return await self._on_leader("RemoveMember", request, context, local)
+
+    @served
+    async def TransferLeadership(
+        self, request: pb.TransferLeadershipRequest, context: Context
+    ) -> pb.TransferLeadershipResponse:
+        """Hand the leadership over; see admin.proto."""
+
+        async def local() -> pb.TransferLeadershipResponse:
+            leader, term = await self._control.transfer(request.target, timeout=remaining_s(context))
+            return pb.TransferLeadershipResponse(leader=leader, term=term)
+
+        return await self._on_leader("TransferLeadership", request, context, local)
+
+    @served
+    async def TakeSnapshot(
+        self, request: pb.TakeSnapshotRequest, context: Context
+    ) -> pb.TakeSnapshotResponse:
+        """Take a snapshot here, and compact the log; see admin.proto."""
+        try:
+            async with asyncio.timeout(remaining_s(context)):
+                snapshot = await self._snapshots.take_snapshot()
+        except TimeoutError:
+            raise DeadlinePassed("the snapshot is still being written", try_="look at raft status") from None
+        return pb.TakeSnapshotResponse(
+            index=snapshot.index,
+            term=snapshot.term,
+            size_bytes=snapshot.size_bytes,
+            first_index=self._facts.status().first_index,
+        )
+
+    async def _on_leader(
+        self,
+        method: str,
+        request: Message,
+        context: Context,
+        local: Callable[[], Awaitable[Response]],
+    ) -> Response:
+        return await self._forwarder.leader_or_forward(SERVICE + method, request, context, local)
 
     @served
     async def SetFaults(self, request: pb.SetFaultsRequest, context: Context) -> pb.SetFaultsResponse:

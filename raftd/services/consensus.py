@@ -1,22 +1,28 @@
 """Raft's incoming streams: whose they are, and on to the loop.
 
-What may live here: the check of every batch's header. Who is not of this cluster, does not mean this store, or is no
-member is refused and told so, never guessed around: a Raft message from the wrong log must not reach the core.
+What may live here: the check of every header, and of every chunk of a snapshot. Who is not of this cluster, does not
+mean this store, was removed, has another member's name, or is an older copy of a store, is refused and told so, never
+guessed around: a Raft message from the wrong log must not reach the core.
+
+A store that is no member here is heard all the same: this node's configuration may be behind (the paper, §6), and one
+that joins has none. The core takes requests from anyone and replies only from members.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
+from zlib import crc32
 
-from raftd.codec.peer import decode_batch
-from raftd.errors import WrongIdentity
+from raftd.codec.peer import decode_batch, decode_message
+from raftd.errors import InvalidRequest, StoreRemoved, WrongIdentity
 from raftd.pb import consensus_pb2 as pb
 from raftd.pb.consensus_pb2_grpc import ConsensusServicer
-from raftd.raft.messages import Message
+from raftd.raft.messages import InstallSnapshot, Message
 from raftd.raft.types import NodeId
-from raftd.services.status import Context, served
-from raftd.transport.base import ACCEPTED_KEY, LocalNode, hex_id
+from raftd.services.status import Context, remaining_s, served
+from raftd.transport.base import ACCEPTED_KEY, LocalNode, RemoteNode, hex_id
 from raftd.transport.faults import FaultTable
 
 log = logging.getLogger(__name__)
@@ -24,28 +30,80 @@ log = logging.getLogger(__name__)
 REASONS_KEPT = 64
 
 
+class Intake(Protocol):
+    """One snapshot on its way in."""
+
+    async def write(self, data: bytes) -> None:
+        """The next bytes."""
+
+    async def finish(self) -> None:
+        """All of it is here: hand it to the core."""
+
+    async def abort(self) -> None:
+        """It will not be completed; after ``finish``, nothing happens."""
+
+
+class SnapshotIntake(Protocol):
+    """Takes snapshots in (``raftd.node.snapshots.Snapshots``)."""
+
+    def begin(self, announcement: InstallSnapshot) -> Intake:
+        """A snapshot begins to arrive."""
+
+
+class ReadIndices(Protocol):
+    """Confirms that this node leads (``raftd.node.node.Node``)."""
+
+    async def read_index(self, *, timeout: float) -> int:
+        """An index from which on a state is fresh."""
+
+
+class Stores(Protocol):
+    """What this node knows of stores, from its applied state."""
+
+    def name_of(self, store_id: NodeId) -> str:
+        """The member of this store id; empty for none."""
+
+    def store_of(self, name: str) -> NodeId:
+        """The member of this name; 0 for none."""
+
+    def is_removed(self, store_id: NodeId) -> bool:
+        """Whether it was removed from the cluster, for good."""
+
+
 class ConsensusService(ConsensusServicer):
     """Receives what peers send.
 
     Args:
         local: this node.
-        is_member: whether a store belongs to the configuration that is in force here.
+        stores: the members and the stores that were removed.
         faults: what must not come in.
         deliver: takes the messages, in order (``Node.deliver``).
+        learn: takes where a sender can be answered (``Network.learn``).
+        snapshots: takes snapshots in.
+        reads: confirms reads for followers.
     """
 
     def __init__(
         self,
+        *,
         local: LocalNode,
-        is_member: Callable[[NodeId], bool],
+        stores: Stores,
         faults: FaultTable,
         deliver: Callable[[Sequence[Message]], None],
+        learn: Callable[[RemoteNode], None],
+        snapshots: SnapshotIntake,
+        reads: ReadIndices,
     ) -> None:
         self._local = local
-        self._is_member = is_member
+        self._stores = stores
         self._faults = faults
         self._deliver = deliver
+        self._learn = learn
+        self._snapshots = snapshots
+        self._reads = reads
         self._reasons: set[str] = set()
+        self._lives: dict[NodeId, tuple[int, str]] = {}
+        """The latest incarnation of each sender, and where that serves."""
 
     @served
     async def Stream(
@@ -60,23 +118,80 @@ class ConsensusService(ConsensusServicer):
                 self._deliver(decode_batch(batch))
         return pb.StreamClosed()
 
+    @served
+    async def InstallSnapshot(
+        self, request_iterator: AsyncIterator[pb.SnapshotChunk], context: Context
+    ) -> pb.SnapshotReceived:
+        """Take one snapshot in; see consensus.proto. Whatever breaks it off leaves nothing behind."""
+        chunks = aiter(request_iterator)
+        first = await anext(chunks, None)
+        if first is None:
+            raise InvalidRequest("a snapshot without a chunk")
+        self._check(first.header)
+        announcement = _announcement(first)
+        intake = self._snapshots.begin(announcement)
+        try:
+            offset = 0
+            async for chunk in chunks:
+                _check_chunk(chunk, offset, announcement.snapshot.size_bytes)
+                await intake.write(chunk.data)
+                offset += len(chunk.data)
+            if offset != announcement.snapshot.size_bytes:
+                raise InvalidRequest(
+                    f"the stream ends after {offset} of {announcement.snapshot.size_bytes} bytes of a snapshot"
+                )
+            await intake.finish()
+        finally:
+            await intake.abort()
+        return pb.SnapshotReceived()
+
+    @served
+    async def ReadIndex(self, request: pb.ReadIndexRequest, context: Context) -> pb.ReadIndexResponse:
+        """Confirm that this node leads, for a follower's read; see consensus.proto."""
+        return pb.ReadIndexResponse(index=await self._reads.read_index(timeout=remaining_s(context)))
+
     def _check(self, header: pb.PeerHeader) -> None:
-        local = self._local
+        local, store_id, name = self._local, header.sender_store_id, header.sender_name
         if header.cluster_id != local.cluster_id:
             self._refuse(
-                f"{header.sender_name} is of cluster {hex_id(header.cluster_id)}, "
+                f"{name} is of cluster {hex_id(header.cluster_id)}, "
                 f"{local.name} of cluster {hex_id(local.cluster_id)}"
             )
         if header.receiver_store_id != local.store_id:
             self._refuse(
-                f"{header.sender_name} means {header.receiver_name}, store {hex_id(header.receiver_store_id)}; "
+                f"{name} means {header.receiver_name}, store {hex_id(header.receiver_store_id)}; "
                 f"this is {local.name}, store {hex_id(local.store_id)}"
             )
-        if not self._is_member(header.sender_store_id):
+        if store_id == local.store_id:
             self._refuse(
-                f"{header.sender_name}, store {hex_id(header.sender_store_id)}, is no member of cluster "
-                f"{hex_id(local.cluster_id)}"
+                f"{name} claims to be this very store, {hex_id(store_id)}: a copy of its data directory"
             )
+        if self._stores.is_removed(store_id):
+            raise StoreRemoved(
+                f"{name}, store {hex_id(store_id)}, was removed from cluster {hex_id(local.cluster_id)}",
+                try_="bring it back with a new data directory: raftd init --join",
+            )
+        known = self._stores.store_of(name)
+        if known and known != store_id:
+            self._refuse(
+                f"{name} comes with store {hex_id(store_id)}, but the member {name} is store {hex_id(known)}"
+            )
+        self._check_life(header)
+        if not self._stores.name_of(store_id):
+            self._learn(RemoteNode(name, store_id, header.sender_address))
+
+    def _check_life(self, header: pb.PeerHeader) -> None:
+        """A copy of a data directory gives itself away: it has an incarnation that is over, or one that is taken."""
+        life = (header.sender_incarnation, header.sender_address)
+        latest = self._lives.get(header.sender_store_id)
+        if latest == life:
+            return
+        if latest is not None and life[0] <= latest[0]:
+            self._refuse(
+                f"{header.sender_name}, store {hex_id(header.sender_store_id)}, comes as incarnation {life[0]} from "
+                f"{life[1]}, and incarnation {latest[0]} from {latest[1]} was heard: one is an old copy of the other"
+            )
+        self._lives[header.sender_store_id] = life
 
     def _refuse(self, reason: str) -> None:
         """Log it once, however often the peer dials, and refuse the stream."""
@@ -86,3 +201,20 @@ class ConsensusService(ConsensusServicer):
             self._reasons.add(reason)
             log.error("refused a peer's stream: %s", reason)
         raise WrongIdentity(reason, try_="look at which data directory runs at which address")
+
+
+def _announcement(chunk: pb.SnapshotChunk) -> InstallSnapshot:
+    header = chunk.header
+    message = decode_message(chunk.announcement, header.sender_store_id, header.receiver_store_id)
+    if not isinstance(message, InstallSnapshot):
+        raise InvalidRequest("a snapshot begins with what announces it")
+    return message
+
+
+def _check_chunk(chunk: pb.SnapshotChunk, offset: int, size_bytes: int) -> None:
+    if chunk.offset != offset:
+        raise InvalidRequest(f"a chunk for offset {chunk.offset} of a snapshot, where {offset} must follow")
+    if crc32(chunk.data) != chunk.crc32:
+        raise InvalidRequest(f"a chunk at offset {offset} of a snapshot has a bad checksum")
+    if offset + len(chunk.data) > size_bytes:
+        raise InvalidRequest(f"a snapshot is longer than the {size_bytes} bytes that were announced")

@@ -197,6 +197,27 @@ class Forwarder:
                 try_="retry under the same request id",
             ) from None
 
+    async def read_here(self, context: Context, read: Callable[[float], Awaitable[Response]]) -> Response:
+        """Have this node answer a read, leader or not; where no leader can be asked for an index yet, wait for one.
+
+        Args:
+            context: of the call; its deadline holds for all of it.
+            read: answers it, given the seconds that are left; it raises what ``Node.read`` raises.
+
+        Raises:
+            NoLeader, NotLeader, PeerUnreachable: no leader confirmed it in time.
+            RaftdError: whatever ``read`` raises.
+        """
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + min(remaining_s(context), LEADER_WAIT_S)
+        while True:
+            try:
+                return await read(remaining_s(context))
+            except (NoLeader, NotLeader, PeerUnreachable, ShuttingDown):
+                if was_forwarded(context) or (pause := min(RETRY_PAUSE_S, give_up - loop.time())) <= 0:
+                    raise
+            await self._leader_changed(pause)
+
     async def _leader_changed(self, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):

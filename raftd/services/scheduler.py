@@ -1,14 +1,15 @@
 """The Scheduler service: what clients ask, and the stream of each executor.
 
 What may live here: turning requests into commands and reads, and answers into messages. A follower forwards calls
-that need the leader; Watch and stale reads are answered by whoever is asked.
+that need the leader; reads of tasks and jobs it answers itself, once the leader has confirmed an index; Watch and stale
+reads are answered by whoever is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -218,27 +219,25 @@ class SchedulerService(SchedulerServicer):
         """One task, whole."""
         task_id = parse_id(request.task_id, "t")
 
-        async def local() -> pb.GetResponse:
-            await self._fresh(request.options, context)
+        def local() -> pb.GetResponse:
             return pb.GetResponse(
                 task=encode_task(self._task(task_id)), read=self._view.read_info(request.options.stale)
             )
 
-        return await self._read("Get", request, request.options, context, local)
+        return await self._read(request.options, context, local)
 
     @served
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """One job, with its counts."""
         job_id = parse_id(request.job_id, "j")
 
-        async def local() -> pb.GetJobResponse:
-            await self._fresh(request.options, context)
+        def local() -> pb.GetJobResponse:
             job = self._state().jobs.get(job_id)
             if job is None:
                 raise JobNotFound(f"there is no job j{job_id}", try_="raftctl task list")
             return pb.GetJobResponse(job=encode_job(job), read=self._view.read_info(request.options.stale))
 
-        return await self._read("GetJob", request, request.options, context, local)
+        return await self._read(request.options, context, local)
 
     @served
     async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
@@ -251,8 +250,7 @@ class SchedulerService(SchedulerServicer):
         except ValueError:
             raise InvalidRequest(f"unknown task state among {list(request.states)}") from None
 
-        async def local() -> pb.ListResponse:
-            await self._fresh(request.options, context)
+        def local() -> pb.ListResponse:
             page = queries.task_page(self._state(), after=after, limit=size, states=states, job_id=job_id)
             tasks, cut = encode_page(page.tasks, PAGE_BYTES)
             next_after = tasks[-1].task_id if cut else f"t{page.next_after}" if page.next_after else ""
@@ -260,35 +258,33 @@ class SchedulerService(SchedulerServicer):
                 tasks=tasks, next_page_token=next_after, read=self._view.read_info(request.options.stale)
             )
 
-        return await self._read("List", request, request.options, context, local)
+        return await self._read(request.options, context, local)
 
     @served
     async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:
         """Both tables, the nodes and the counts."""
 
-        async def local() -> pb.StatusResponse:
-            await self._fresh(request.options, context)
+        def local() -> pb.StatusResponse:
             return self._view.response(request.options.stale, min(request.recent_count, MAX_RECENT))
 
-        return await self._read("Status", request, request.options, context, local)
+        async def leading() -> pb.StatusResponse:
+            return await self._node.read(local, timeout=remaining_s(context))
 
-    async def _fresh(self, options: pb.ReadOptions, context: Context) -> None:
-        """Wait until this node's applied state holds everything that was committed before the call."""
-        if not options.stale:
-            await self._node.read_barrier(timeout=remaining_s(context))
+        if request.options.stale:
+            return local()
+        # Of executors only the leader knows when it heard them last.
+        return await self._forwarder.leader_or_forward(
+            SERVICE + "Status", request, context, leading, repeatable=True
+        )
 
     async def _read(
-        self,
-        method: str,
-        request: Request,
-        options: pb.ReadOptions,
-        context: Context,
-        local: Callable[[], Awaitable[Response]],
+        self, options: pb.ReadOptions, context: Context, local: Callable[[], Response]
     ) -> Response:
+        """Answer from this node's applied state, once that holds everything that was committed before the call."""
         if options.stale:
-            return await local()
-        return await self._forwarder.leader_or_forward(
-            SERVICE + method, request, context, local, repeatable=True
+            return local()
+        return await self._forwarder.read_here(
+            context, lambda timeout_s: self._node.read(local, timeout=timeout_s)
         )
 
     def _task(self, task_id: int) -> Task:

@@ -44,6 +44,7 @@ STATUS_CODES: dict[type[errors.RaftdError], grpc.StatusCode] = {
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.OutcomeUnknown: grpc.StatusCode.ABORTED,
     errors.DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.DiskFull: grpc.StatusCode.RESOURCE_EXHAUSTED,  # not at once: generic clients repeat UNAVAILABLE
     errors.Rejected: grpc.StatusCode.FAILED_PRECONDITION,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.TooManyUncommitted: grpc.StatusCode.RESOURCE_EXHAUSTED,

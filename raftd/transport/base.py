@@ -39,6 +39,7 @@ class LocalNode:
     store_id: int
     name: str
     token: str  # of the cluster; empty where none is asked for
+    address: str = ""  # where it serves
 
 
 @dataclass(frozen=True, slots=True)

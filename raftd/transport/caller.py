@@ -46,6 +46,7 @@ class Purpose(StrEnum):
     BLOBS = "blobs"
     LOGS = "logs"
     ATTACH = "attach"
+    SNAPSHOTS = "snapshots"
 
 
 _UNSAID: dict[grpc.StatusCode, type[RaftdError]] = {

@@ -38,6 +38,19 @@ _CONNECTION_LOST = "connection lost"
 StreamCall: TypeAlias = "grpc.aio.StreamUnaryCall[pb.PeerBatch, pb.StreamClosed]"
 
 
+def peer_header(local: LocalNode, incarnation: int, remote: RemoteNode) -> pb.PeerHeader:
+    """Who speaks to whom."""
+    return pb.PeerHeader(
+        cluster_id=local.cluster_id,
+        sender_store_id=local.store_id,
+        sender_name=local.name,
+        sender_incarnation=incarnation,
+        receiver_store_id=remote.store_id,
+        receiver_name=remote.name,
+        sender_address=local.address,
+    )
+
+
 class PeerSender:
     """Sends to one peer until it is closed.
 
@@ -61,14 +74,7 @@ class PeerSender:
         self._remote = remote
         self._faults = faults
         self._on_unreachable = on_unreachable
-        self._header = pb.PeerHeader(
-            cluster_id=local.cluster_id,
-            sender_store_id=local.store_id,
-            sender_name=local.name,
-            sender_incarnation=incarnation,
-            receiver_store_id=remote.store_id,
-            receiver_name=remote.name,
-        )
+        self._header = peer_header(local, incarnation, remote)
         self._queue: deque[Message] = deque()
         self._queued_bytes = 0
         self._wake = asyncio.Event()

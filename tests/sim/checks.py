@@ -199,7 +199,7 @@ class Checks:
             self._trace.count("disk stall unseated a leader")
         elif transition.event == "no quorum heard":
             self._trace.count("no quorum unseated a leader")
-        if transition.role is Role.LEADER:
+        if transition.event == "won the election":
             self._leads(life, transition.term)
             self.on_leader(life)
 

@@ -1,0 +1,114 @@
+"""Sending a snapshot to another node, on a connection of its own, in pieces that are checked one by one.
+
+What may live here: one stream from its first chunk to its answer. When a snapshot is sent, and what comes of a failure,
+is the core's to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TypeAlias
+from zlib import crc32
+
+import grpc
+
+from raftd.codec.peer import encode_message
+from raftd.errors import PeerUnreachable
+from raftd.pb import consensus_pb2 as pb
+from raftd.pb.consensus_pb2_grpc import ConsensusStub
+from raftd.raft.messages import InstallSnapshot
+from raftd.raft.types import NodeId
+from raftd.transport.base import RemoteNode
+from raftd.transport.caller import CONNECT_TIMEOUT_S, Caller, Purpose, call_failed
+from raftd.transport.peer import peer_header
+
+STALL_S = 10.0
+"""A receiver that takes nothing for so long is given up; it can be tried again."""
+
+FINISH_S = 120.0
+"""For the receiver to sync and to read what it has, before it answers."""
+
+SnapshotCall: TypeAlias = "grpc.aio.StreamUnaryCall[pb.SnapshotChunk, pb.SnapshotReceived]"
+
+
+class SnapshotSender:
+    """Sends snapshots (``raftd.node.snapshots.SnapshotTransport``).
+
+    Args:
+        caller: the way to other nodes.
+        incarnation: of this node.
+        remote: the node of a store id; None where it is not known.
+        stall_s: how long a receiver may take nothing.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        incarnation: int,
+        remote: Callable[[NodeId], RemoteNode | None],
+        stall_s: float = STALL_S,
+    ) -> None:
+        self._caller = caller
+        self._incarnation = incarnation
+        self._remote = remote
+        self._stall_s = stall_s
+
+    async def send(self, announcement: InstallSnapshot, chunks: AsyncIterator[bytes]) -> None:
+        """Send one snapshot; return when the receiver has handed it to its core.
+
+        Args:
+            announcement: at its head.
+            chunks: its bytes.
+
+        Raises:
+            PeerUnreachable: the receiver is not reached, takes nothing any more, or is cut off.
+            RaftdError: it refused.
+        """
+        remote = self._remote(announcement.receiver)
+        if remote is None:
+            raise PeerUnreachable(f"nobody knows where store {announcement.receiver:016x} is")
+        channel = await self._caller.connect(remote, Purpose.SNAPSHOTS, CONNECT_TIMEOUT_S)
+        call: SnapshotCall = ConsensusStub(channel).InstallSnapshot(metadata=self._caller.metadata(remote))
+        try:
+            await self._write_all(call, remote, announcement, chunks)
+            async with asyncio.timeout(FINISH_S):
+                await call
+            self._caller.check(remote)
+        except grpc.aio.AioRpcError as error:
+            raise call_failed(error).error() from None
+        except (asyncio.InvalidStateError, grpc.aio.UsageError):
+            # It ended between our look at it and the write: its status says why.
+            raise await _ended(call) from None
+        except TimeoutError:
+            raise PeerUnreachable(f"{remote.name} does not take a snapshot any more") from None
+        finally:
+            call.cancel()
+
+    async def _write_all(
+        self,
+        call: SnapshotCall,
+        remote: RemoteNode,
+        announcement: InstallSnapshot,
+        chunks: AsyncIterator[bytes],
+    ) -> None:
+        header = peer_header(self._caller.local, self._incarnation, remote)
+        await self._write(call, pb.SnapshotChunk(header=header, announcement=encode_message(announcement)))
+        offset = 0
+        async for data in chunks:
+            self._caller.check(remote)
+            await self._write(call, pb.SnapshotChunk(offset=offset, data=data, crc32=crc32(data)))
+            offset += len(data)
+        await call.done_writing()
+
+    async def _write(self, call: SnapshotCall, chunk: pb.SnapshotChunk) -> None:
+        async with asyncio.timeout(self._stall_s):
+            await call.write(chunk)
+
+
+async def _ended(call: SnapshotCall) -> Exception:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return call_failed(error).error()
+    return PeerUnreachable("the stream ended before the snapshot did")
