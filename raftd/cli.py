@@ -9,6 +9,7 @@ initialised, or the disk failed); 130 interrupted.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -47,21 +48,49 @@ def say(error: RaftdError) -> None:
 @app.command()
 def init(
     data_dir: Annotated[Path, typer.Option(help="The directory to make; it must be empty or not there.")],
-    name: Annotated[str, typer.Option(help="This node's name, one of the members.")],
-    cluster_id: Annotated[
-        str, typer.Option(help="The cluster's id: 16 hex digits, the same on every founder.")
-    ],
+    name: Annotated[str, typer.Option(help="This node's name; a founder's is one of the members'.")],
+    cluster_id: Annotated[str, typer.Option(help="The cluster's id: 16 hex digits, the same on every node.")],
     member: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="NAME=STORE_ID@HOST:PORT; once for each founding voter, the same list on each."),
-    ],
+    ] = None,
+    join: Annotated[
+        bool, typer.Option("--join", help="Join a cluster that runs, instead of founding one.")
+    ] = False,
+    store_id: Annotated[
+        str | None, typer.Option(help="With --join: 16 hex digits that no store ever had. [default: random]")
+    ] = None,
     segment_bytes: Annotated[int, typer.Option(help="Size of the first log segment.")] = 16 * 1024 * 1024,
+    output: Annotated[str, typer.Option("--output", "-o", help="plain or json.")] = "plain",
 ) -> None:
-    """Make the data directory of a founding node: its identity and entry 1, the same on every founder."""
-    from raftd.founding import found
+    """Make a node's data directory: a founder's, or (--join) that of a node that will be let into a cluster.
 
-    found(data_dir, name, cluster_id, member, segment_bytes)
-    typer.echo(f"{data_dir} is ready for {name}")
+    A founder gets its identity and entry 1, the same on every founder. A node that joins gets an identity alone; its
+    store id, printed, is what `raftctl node add` lets in.
+    """
+    from raftd import founding
+
+    if output not in ("plain", "json"):
+        raise ConfigError(f"--output {output} is neither plain nor json")
+    if join and member:
+        raise ConfigError(
+            "--join and --member exclude each other: who joins learns the members from the cluster"
+        )
+    if not join and (not member or store_id is not None):
+        raise ConfigError(
+            "a founder is named among the --member options, with its store id",
+            try_="--member NAME=STORE_ID@HOST:PORT for each founder, or --join",
+        )
+    if join:
+        store = f"{founding.join(data_dir, name, cluster_id, store_id, segment_bytes):016x}"
+    else:
+        store = f"{founding.found(data_dir, name, cluster_id, member or (), segment_bytes):016x}"
+    if output == "json":
+        typer.echo(json.dumps({"data_dir": str(data_dir), "name": name, "store_id": store, "joins": join}))
+    elif join:
+        typer.echo(store)
+    else:
+        typer.echo(f"{data_dir} is ready for {name}")
 
 
 @app.command()

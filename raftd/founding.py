@@ -1,12 +1,13 @@
-"""Founding a cluster: entry 1, identical on every founding node, and the data directory around it.
+"""The first directory of a node: a founder's, with entry 1, or an empty one for a node that is to join.
 
-What may live here: reading ``raftd init``'s words and making the genesis entry from them. Only founders are made here;
-whoever comes later joins.
+What may live here: reading ``raftd init``'s words, and making the genesis entry from them. It is identical on every
+founding node; whoever comes later gets it from the others.
 """
 
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,18 +22,20 @@ from raftd.storage.identity import Identity
 GENESIS_TERM = 1
 FIRST_EPOCH = 1
 
-_MEMBER = re.compile(
-    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})=(?P<store>[0-9a-fA-F]{1,16})@(?P<address>\S+)"
-)
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_MEMBER = re.compile(rf"(?P<name>{_NAME})=(?P<store>[0-9a-fA-F]{{1,16}})@(?P<address>\S+)")
 
 
-def found(data_dir: Path, name: str, cluster_id: str, members: Sequence[str], segment_bytes: int) -> None:
+def found(data_dir: Path, name: str, cluster_id: str, members: Sequence[str], segment_bytes: int) -> int:
     """Make the data directory of a founding node.
 
     Args:
         name: one of the members' names.
         cluster_id: hex digits.
         members: ``NAME=STORE_ID@HOST:PORT`` each.
+
+    Returns:
+        Its store id.
 
     Raises:
         ConfigError: the words make no cluster.
@@ -53,6 +56,36 @@ def found(data_dir: Path, name: str, cluster_id: str, members: Sequence[str], se
         (entry,),
         segment_bytes=segment_bytes,
     )
+    return mine.store_id
+
+
+def join(data_dir: Path, name: str, cluster_id: str, store_id: str | None, segment_bytes: int) -> int:
+    """Make the data directory of a node that is to be let into a cluster that runs: it knows nothing yet.
+
+    Args:
+        name: the one it will be let in by.
+        cluster_id: hex digits, of the cluster that it is to join.
+        store_id: hex digits; None for a new one, which is what everybody wants who has no need to know it beforehand.
+
+    Returns:
+        The store id. It must be new: a store that was removed, or that lost its disk, never comes back.
+
+    Raises:
+        ConfigError: the words make no node.
+        StorageError: the directory is in use, or the disk failed.
+    """
+    segment_bytes = parsed("segment_bytes", "--segment-bytes", segment_bytes)
+    if not re.fullmatch(_NAME, name):
+        raise ConfigError(
+            f"--name {name!r} is no name: letters, digits, dots, dashes and underscores, at most 64"
+        )
+    cluster = hex_id("cluster id", cluster_id)
+    store = secrets.randbelow((1 << 64) - 1) + 1 if store_id is None else hex_id("store id", store_id)
+    # No term, no vote, no entry: the first message of the leader brings everything, entry 1 or a snapshot included.
+    init_directory(
+        str(data_dir), Identity(cluster, store, name), HardState(0, 0, 0), (), segment_bytes=segment_bytes
+    )
+    return store
 
 
 def _member(word: str) -> Member:

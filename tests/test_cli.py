@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from raftd.errors import (
     UnknownFormat,
     WrongIdentity,
 )
+from raftd.raft.types import HardState
 from raftd.storage.directory import DataDirectory
 from tests.support import free_port
 
@@ -99,6 +101,47 @@ def test_words_that_make_no_cluster_exit_2_and_make_nothing(
     code, _, err = raftd(*init(tmp_path / "data", **changes))  # type: ignore[arg-type]  # by name
     assert (code, err.startswith("error: ")) == (2, True)
     assert said in err
+    assert not (tmp_path / "data").exists()
+
+
+def joining(path: Path, *more: str) -> list[str]:
+    """The words that make a node which is to join."""
+    words = ["init", "--join", "--data-dir", str(path), "--name", "n4", "--cluster-id", CLUSTER]
+    return [*words, "--segment-bytes", "65536", *more]
+
+
+def test_a_node_that_joins_gets_a_store_id_and_knows_nothing(raftd: Raftd, tmp_path: Path) -> None:
+    code, out, _ = raftd(*joining(tmp_path / "data"))
+    directory = DataDirectory.open(str(tmp_path / "data"), segment_bytes=65536)
+    directory.close()
+    assert (code, out) == (0, f"{directory.identity.store_id:016x}\n")
+    assert (directory.identity.name, directory.identity.cluster_id) == ("n4", 0xC1)
+    assert (directory.recovered.hard_state, list(directory.recovered.entries)) == (HardState(0, 0, 0), [])
+    assert raftd(*joining(tmp_path / "other"))[1] != out
+
+
+def test_the_store_id_of_a_node_that_joins_can_be_given(raftd: Raftd, tmp_path: Path) -> None:
+    code, out, _ = raftd(*joining(tmp_path / "data", "--store-id", "ab", "-o", "json"))
+    assert code == 0
+    assert json.loads(out) == {
+        "data_dir": str(tmp_path / "data"), "name": "n4", "store_id": "00000000000000ab", "joins": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--join", "--member", MEMBER), "--join and --member exclude each other"),
+        ((), "a founder is named among the --member options"),
+        (("--member", MEMBER, "--store-id", "1"), "a founder is named among the --member options"),
+        (("--join", "--store-id", "0"), "store id '0' is not 1 to 16 hex digits"),
+        (("--join", "--name", "../n4"), "--name '../n4' is no name"),
+        (("--join", "-o", "xml"), "--output xml is neither plain nor json"),
+    ],
+)
+def test_words_that_make_no_node(raftd: Raftd, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    code, _, err = raftd(*[word for word in joining(tmp_path / "data") if word != "--join"], *words)
+    assert (code, said in err) == (2, True)
     assert not (tmp_path / "data").exists()
 
 

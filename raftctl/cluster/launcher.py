@@ -65,7 +65,6 @@ class UpRequest:
     slots: int | None = None
     allow: tuple[str, ...] | None = None
     fault_injection: bool | None = None
-    in_memory: bool | None = None
     config: Path | None = None
 
     def options(self) -> ClusterOptions:
@@ -75,7 +74,6 @@ class UpRequest:
             slots=default.slots if self.slots is None else self.slots,
             allow=default.allow if self.allow is None else tuple(sorted(set(self.allow))),
             fault_injection=default.fault_injection if self.fault_injection is None else self.fault_injection,
-            in_memory=default.in_memory if self.in_memory is None else self.in_memory,
             config=None if self.config is None else hashlib.sha256(self.config.read_bytes()).hexdigest(),
         )
 
@@ -91,8 +89,6 @@ class UpRequest:
             found.append(f"{', '.join(has.allow) or 'nothing'} allowed, not {', '.join(wanted.allow)}")
         if self.fault_injection is not None and wanted.fault_injection != has.fault_injection:
             found.append(f"fault injection {'on' if has.fault_injection else 'off'}")
-        if self.in_memory is not None and wanted.in_memory != has.in_memory:
-            found.append(f"its log {'in memory' if has.in_memory else 'on disk'}")
         if self.config is not None and wanted.config != has.config:
             found.append("another settings file")
         return found
@@ -195,7 +191,6 @@ class Launcher:
             record = self.directory.require()
             running = self._running_or_found(record)
             down = [record.node(name) for name in names if name not in running]
-            self._check_restart(record, running if down else {})
             started = self._start(down, record, init=False)
             try:
                 wait_for(
@@ -241,7 +236,6 @@ class Launcher:
     ) -> UpOutcome:
         running = self._running_or_found(record)
         down = [node for node in record.nodes if node.name not in running]
-        self._check_restart(record, running if down else {})
         started: list[StartedNode] = []
         try:
             if down:
@@ -305,14 +299,6 @@ class Launcher:
         process = self.directory.process(node_name)
         alive = process is not None and is_alive(process.identity)
         return not alive and ports.is_taken(record.node(node_name).port)
-
-    def _check_restart(self, record: ClusterRecord, running: dict[str, ProcessIdentity]) -> None:
-        if record.options.in_memory and running:
-            raise CliError(
-                f"cluster {self.name!r} keeps its log in memory: a node that returns without it could vote twice",
-                f"raftctl cluster stop {self.name}, then raftctl cluster start {self.name} (empty)",
-                ExitCode.REJECTED,
-            )
 
     def _wait(self, record: ClusterRecord, started: Sequence[StartedNode], deadline: float) -> ClusterView:
         return wait_ready(

@@ -21,7 +21,7 @@ from raftctl.context import state_home
 from raftctl.endpoints import Endpoints
 from raftctl.errors import CliError, ExitCode
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 HOST: Final = "127.0.0.1"
 _CLUSTER_DIRECTORY = re.compile(r"[a-z0-9][a-z0-9-]*")
 
@@ -37,7 +37,6 @@ class ClusterOptions:
     slots: int = 1
     allow: tuple[str, ...] = ()
     fault_injection: bool = True
-    in_memory: bool = False
     config: str | None = None
 
 

@@ -101,8 +101,6 @@ class RaftdCommand:
         ]
         if options.fault_injection:
             arguments.append("--fault-injection")
-        if options.in_memory:
-            arguments.append("--in-memory")
         if options.config is not None:
             arguments.append(f"--config={directory.config_file}")
         return arguments

@@ -57,10 +57,6 @@ def up(
             help="Let `partition`, `isolate` and `cut` act. [default: on, for it is a local cluster]",
         ),
     ] = None,
-    in_memory: Annotated[
-        bool | None,
-        typer.Option("--in-memory", help="Keep the logs in memory: fast, and gone with the nodes."),
-    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="Settings for every raftd (TOML); it is copied."),
@@ -79,7 +75,7 @@ def up(
     if unknown:
         raise UsageError(f"{unknown[0]!r} is no kind that must be allowed", f"--allow {MUST_BE_ALLOWED[0]}")
     kinds = tuple(sorted(set(allow))) if allow else None
-    request = UpRequest(nodes, slots, kinds, fault_injection, in_memory, config)
+    request = UpRequest(nodes, slots, kinds, fault_injection, config)
     with local_cluster(asked, name) as cluster:
         if dry_run:
             _say_what_would_run(asked, cluster, request)
@@ -133,8 +129,6 @@ def stop(ctx: typer.Context, name: Name = None) -> None:
         text = (
             f"{cluster.name}: stopped {', '.join(stopped)}" if stopped else f"{cluster.name}: already stopped"
         )
-        if stopped and cluster.record().options.in_memory:
-            say(asked, "warning: its logs were in memory; it will start empty")
     emit(asked, {"cluster": cluster.name, "stopped": list(stopped)}, stopped, lambda: text)
 
 
@@ -396,7 +390,6 @@ def _info(cluster: LocalCluster) -> dict[str, Any]:
             "slots": options.slots,
             "allow": list(options.allow),
             "fault_injection": options.fault_injection,
-            "in_memory": options.in_memory,
             "config": str(directory.config_file) if options.config is not None else None,
         },
         "nodes": _node_rows(directory, record),

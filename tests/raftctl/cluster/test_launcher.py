@@ -88,7 +88,6 @@ def test_up_starts_what_is_down_with_what_it_had(launcher: Launcher, started: St
         (UpRequest(slots=2), "1 slots a node, not 2"),
         (UpRequest(allow=("shell",)), "nothing allowed, not shell"),
         (UpRequest(fault_injection=False), "fault injection on"),
-        (UpRequest(in_memory=True), "its log on disk"),
     ],
 )
 def test_up_of_another_kind_of_cluster_is_a_conflict(
@@ -289,15 +288,6 @@ def test_only_one_change_at_a_time_and_it_says_whose(launcher: Launcher) -> None
     with exclusive("c", 1), pytest.raises(CliError, match=r"is being changed by pid \d+") as caught:
         launcher.stop()
     assert caught.value.exit_code is ExitCode.REJECTED
-
-
-def test_a_node_without_its_log_does_not_come_back_among_others(launcher: Launcher) -> None:
-    up(launcher, in_memory=True)
-    launcher.stop_nodes(["n2"])
-    with pytest.raises(CliError, match="could vote twice"):
-        launcher.start_nodes(["n2"], TIMEOUT_S)
-    launcher.stop()
-    assert launcher.start(wait=True, timeout_s=TIMEOUT_S).started == ("n1", "n2", "n3")
 
 
 def test_the_settings_file_is_copied_and_part_of_the_bargain(launcher: Launcher, tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ def test_an_unknown_node_is_refused_with_the_names_that_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", json.dumps({"format": 99}), json.dumps({"format": 1, "nodes": []})]
+    "text",
+    ["", "{", "[]", "{}", json.dumps({"format": 99}), json.dumps({"format": layout.FORMAT, "nodes": []})],
 )
 def test_a_damaged_record_says_how_to_be_rid_of_it(directory: ClusterDirectory, text: str) -> None:
     directory.create(RECORD)
