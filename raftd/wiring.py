@@ -225,7 +225,9 @@ class Server:
 
     # --- construction -------------------------------------------------------------------------------------------
 
-    def _slots_ready(self) -> bool:
+    @property
+    def slots_ready(self) -> bool:
+        """Every slot process is warm, and the executor is attached to a leader."""
         return bool(self._executor.attached_to) and self._executor.slots_ready == self._config.slots
 
     async def _hand_over(self) -> None:
@@ -316,7 +318,7 @@ class Server:
             self._state,
             self._members,
             self._roster,
-            self._slots_ready,
+            lambda: self.slots_ready,
         )
         view = ClusterView(
             self._local.name,

@@ -44,8 +44,8 @@ class ConsensusStub(object):
                 request_serializer=raftd_dot_pb_dot_consensus__pb2.SnapshotChunk.SerializeToString,
                 response_deserializer=raftd_dot_pb_dot_consensus__pb2.SnapshotReceived.FromString,
                 _registered_method=True)
-        self.ReadIndex = channel.unary_unary(
-                '/raftd.v1.Consensus/ReadIndex',
+        self.GetReadIndex = channel.unary_unary(
+                '/raftd.v1.Consensus/GetReadIndex',
                 request_serializer=raftd_dot_pb_dot_consensus__pb2.ReadIndexRequest.SerializeToString,
                 response_deserializer=raftd_dot_pb_dot_consensus__pb2.ReadIndexResponse.FromString,
                 _registered_method=True)
@@ -70,7 +70,7 @@ class ConsensusServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ReadIndex(self, request, context):
+    def GetReadIndex(self, request, context):
         """What a follower asks before it serves a linearizable read itself: the leader confirms that it leads (thesis §6.4).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -90,8 +90,8 @@ def add_ConsensusServicer_to_server(servicer, server):
                     request_deserializer=raftd_dot_pb_dot_consensus__pb2.SnapshotChunk.FromString,
                     response_serializer=raftd_dot_pb_dot_consensus__pb2.SnapshotReceived.SerializeToString,
             ),
-            'ReadIndex': grpc.unary_unary_rpc_method_handler(
-                    servicer.ReadIndex,
+            'GetReadIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReadIndex,
                     request_deserializer=raftd_dot_pb_dot_consensus__pb2.ReadIndexRequest.FromString,
                     response_serializer=raftd_dot_pb_dot_consensus__pb2.ReadIndexResponse.SerializeToString,
             ),
@@ -161,7 +161,7 @@ class Consensus(object):
             _registered_method=True)
 
     @staticmethod
-    def ReadIndex(request,
+    def GetReadIndex(request,
             target,
             options=(),
             channel_credentials=None,
@@ -174,7 +174,7 @@ class Consensus(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/raftd.v1.Consensus/ReadIndex',
+            '/raftd.v1.Consensus/GetReadIndex',
             raftd_dot_pb_dot_consensus__pb2.ReadIndexRequest.SerializeToString,
             raftd_dot_pb_dot_consensus__pb2.ReadIndexResponse.FromString,
             options,

@@ -22,7 +22,7 @@ class ConsensusStub:
     """The bytes of one snapshot, on a connection of their own: the first chunk announces it, the others carry its bytes
     in order. Answered when the receiver has all of them and has handed the announcement to its core.
     """
-    ReadIndex: _aio.UnaryUnaryMultiCallable[_consensus_pb2.ReadIndexRequest, _consensus_pb2.ReadIndexResponse]
+    GetReadIndex: _aio.UnaryUnaryMultiCallable[_consensus_pb2.ReadIndexRequest, _consensus_pb2.ReadIndexResponse]
     """What a follower asks before it serves a linearizable read itself: the leader confirms that it leads (thesis §6.4)."""
 
 class ConsensusServicer(metaclass=_abc_1.ABCMeta):
@@ -47,7 +47,7 @@ class ConsensusServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def ReadIndex(
+    def GetReadIndex(
         self,
         request: _consensus_pb2.ReadIndexRequest,
         context: _aio.ServicerContext[_consensus_pb2.ReadIndexRequest, _abc.Awaitable[_consensus_pb2.ReadIndexResponse]],

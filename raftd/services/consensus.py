@@ -146,7 +146,7 @@ class ConsensusService(ConsensusServicer):
         return pb.SnapshotReceived()
 
     @served
-    async def ReadIndex(self, request: pb.ReadIndexRequest, context: Context) -> pb.ReadIndexResponse:
+    async def GetReadIndex(self, request: pb.ReadIndexRequest, context: Context) -> pb.ReadIndexResponse:
         """Confirm that this node leads, for a follower's read; see consensus.proto."""
         return pb.ReadIndexResponse(index=await self._reads.read_index(timeout=remaining_s(context)))
 

@@ -13,7 +13,7 @@ from raftd.raft.types import NodeId
 from raftd.transport.base import RemoteNode
 from raftd.transport.caller import Caller, CallFailed
 
-METHOD = "/raftd.v1.Consensus/ReadIndex"
+METHOD = "/raftd.v1.Consensus/GetReadIndex"
 
 
 class PeerReads:

@@ -75,11 +75,9 @@ class SnapshotSender:
             async with asyncio.timeout(FINISH_S):
                 await call
             self._caller.check(remote)
-        except grpc.aio.AioRpcError as error:
-            raise call_failed(error).error() from None
-        except (asyncio.InvalidStateError, grpc.aio.UsageError):
-            # It ended between our look at it and the write: its status says why.
-            raise await _ended(call) from None
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
+            # A write that meets the end of the stream fails in a way of its own: the stream's status says why.
+            raise await self._reason(call) from None
         except TimeoutError:
             raise PeerUnreachable(f"{remote.name} does not take a snapshot any more") from None
         finally:
@@ -105,10 +103,12 @@ class SnapshotSender:
         async with asyncio.timeout(self._stall_s):
             await call.write(chunk)
 
-
-async def _ended(call: SnapshotCall) -> Exception:
-    try:
-        await call
-    except grpc.aio.AioRpcError as error:
-        return call_failed(error).error()
-    return PeerUnreachable("the stream ended before the snapshot did")
+    async def _reason(self, call: SnapshotCall) -> Exception:
+        try:
+            async with asyncio.timeout(self._stall_s):
+                await call
+        except grpc.aio.AioRpcError as error:
+            return call_failed(error).error()
+        except TimeoutError:
+            return PeerUnreachable("the stream broke before the snapshot ended")
+        return PeerUnreachable("the stream ended before the snapshot did")

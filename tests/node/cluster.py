@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 from raftd.codec.genesis import encode_genesis
+from raftd.codec.snapshot import decode_snapshot
+from raftd.errors import PeerUnreachable
 from raftd.node.applier import Applier
 from raftd.node.clock import ClusterClock, SystemClock
 from raftd.node.history import History
 from raftd.node.leadership import Leadership
+from raftd.node.members import Members
+from raftd.node.membership import Membership
 from raftd.node.node import Node
 from raftd.node.sessions import Sessions
-from raftd.raft.messages import Message
+from raftd.node.snapshots import Intake, Policy, Snapshots
+from raftd.raft.messages import InstallSnapshot, Message
 from raftd.raft.raw_node import RawNode
 from raftd.raft.types import Config, Configuration, Entry, EntryType, HardState
 from raftd.scheduler.machine import StateMachine
@@ -29,6 +34,7 @@ from raftd.storage.identity import Identity
 from raftd.storage.log_store import LogStore
 from raftd.storage.memory import MemoryDirectory
 from raftd.storage.thread import StorageThread
+from tests.node.snapshot_files import MemoryFiles, Streams
 from tests.support import eventually
 
 CLUSTER_ID = 0xC1
@@ -57,6 +63,14 @@ class Wire:
 
     members: dict[int, Member] = field(default_factory=dict)
     cut: set[tuple[int, int]] = field(default_factory=set)
+    streams: Streams = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.streams = Streams(self._intake)
+
+    def _intake(self, sender: int, receiver: int) -> Callable[[InstallSnapshot], Intake] | None:
+        member = self.members.get(receiver)
+        return None if member is None or (sender, receiver) in self.cut else member.snapshots.begin
 
     def send(self, messages: Sequence[Message]) -> None:
         """Deliver on the next turn of the event loop."""
@@ -79,11 +93,35 @@ class Wire:
         self.cut.clear()
 
 
+class WireReads:
+    """Asks another member for a read index, unless it is cut off (``raftd.node.ports.LeaderReads``)."""
+
+    def __init__(self, wire: Wire, asker: int) -> None:
+        self._wire = wire
+        self._asker = asker
+
+    async def read_index(self, leader: int, timeout_s: float) -> int:
+        """See ``LeaderReads``."""
+        member = self._wire.members.get(leader)
+        if member is None or {(self._asker, leader), (leader, self._asker)} & self._wire.cut:
+            raise PeerUnreachable(f"store {leader} is out of reach")
+        return await member.node.read_index(timeout=timeout_s)
+
+
 class Member:
     """One life of one member."""
 
-    def __init__(self, wire: Wire, directory: MemoryDirectory, voters: Sequence[int], tick_ms: int) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        directory: MemoryDirectory,
+        files: MemoryFiles,
+        voters: Sequence[int],
+        tick_ms: int,
+        policy: Policy,
+    ) -> None:
         self.wire = wire
+        self.files = files
         self.directory = directory
         self.store_id = directory.identity.store_id
         self.name = directory.identity.name
@@ -91,16 +129,26 @@ class Member:
         recovered = directory.log.recovered()
         self.clock = clock = ShiftedClock()
         self.cluster_clock = cluster_clock = ClusterClock(clock)
-        self.machine = StateMachine()
-        self.applier = Applier(self.machine, cluster_clock)
-        view = LogStore(recovered.entries)
-        self.storage = StorageThread(directory.log, self._on_durable, self.fatal.append)
+        newest = files.newest
+        state, applied, configuration = State(), (0, 0), Configuration(tuple(voters))
+        if newest is not None:
+            state, applied = decode_snapshot([files.published[newest]]), (newest.index, newest.term)
+            configuration = newest.configuration
+        self.machine = StateMachine(state)
+        self.applier = Applier(self.machine, cluster_clock, applied)
+        view = LogStore(recovered.entries, base_index=recovered.base_index, base_term=recovered.base_term)
+        self.view = view
+        self.storage = StorageThread(
+            directory.log, self._on_durable, self.fatal.append, on_full=self._on_full, full_retry_s=0.01
+        )
         self.node = Node(
             raw=RawNode(
                 Config(id=self.store_id, jitter=random.randrange, election_ticks=8, heartbeat_ticks=2),
-                Configuration(tuple(voters)),
+                configuration,
                 recovered.hard_state,
                 view,
+                applied=applied[0],
+                snapshot=newest,
             ),
             storage=self.storage,
             view=view,
@@ -110,12 +158,22 @@ class Member:
             cluster_clock=cluster_clock,
             tick_ms=tick_ms,
             on_fatal=self.fatal.append,
+            leader_reads=WireReads(wire, self.store_id),
         )
         self.leadership = Leadership(self.applier, clock, cluster_clock)
         self.sessions = Sessions(CLUSTER_ID, self.name, self.node, self.leadership, lambda: self.state, clock)
         self.leadership.bind(self.sessions)
         self.history = History()
         self.applier.on_effects(self.history.on_effects)
+        self.applier.on_restored(lambda: self.history.restart(self.applier.last_applied))
+        if applied[0]:
+            self.history.restart(applied[0])
+        self.snapshots = Snapshots(files, wire.streams, self.applier, self.node, policy)
+        self.membership = Membership(self.node, Members(lambda: self.state))
+        self._promoting: asyncio.Task[None] | None = None
+
+    def _on_full(self, full: bool) -> None:
+        self.node.storage_full(full)
 
     def _on_durable(self, number: int) -> None:
         self.node.durable(number)
@@ -128,12 +186,17 @@ class Member:
     def start(self) -> None:
         """Begin to run."""
         self.storage.start()
-        self.node.start(self.leadership)
+        self.node.start(self.leadership, self.snapshots)
+        self._promoting = asyncio.create_task(self.membership.run())
         self.wire.members[self.store_id] = self
 
     async def stop(self) -> None:
         """End this life; what was durable stays."""
         self.wire.members.pop(self.store_id, None)
+        if self._promoting is not None:
+            self._promoting.cancel()
+            await asyncio.gather(self._promoting, return_exceptions=True)
+        await self.snapshots.close()
         await self.node.stop()
         self.storage.close()
         assert not self.fatal, self.fatal
@@ -142,8 +205,9 @@ class Member:
 class Cluster:
     """Members that are made, stopped and started again; an async context manager."""
 
-    def __init__(self, size: int, *, tick_ms: int = TICK_MS) -> None:
+    def __init__(self, size: int, *, tick_ms: int = TICK_MS, policy: Policy | None = None) -> None:
         self.wire = Wire()
+        self.policy = policy or Policy()
         self.tick_ms = tick_ms
         self.voters = tuple(range(1, size + 1))
         genesis = Genesis(
@@ -154,6 +218,15 @@ class Cluster:
             i: MemoryDirectory(Identity(CLUSTER_ID, i, f"n{i}"), HardState(1, 0, 1), [entry])
             for i in self.voters
         }
+        self.files = {i: MemoryFiles() for i in self.voters}
+
+    def join(self, store_id: int) -> Member:
+        """A member with an empty log begins to run: it waits to be added."""
+        self.directories[store_id] = MemoryDirectory(
+            Identity(CLUSTER_ID, store_id, f"n{store_id}"), HardState(0, 0, 0), ()
+        )
+        self.files[store_id] = MemoryFiles()
+        return self.start(store_id)
 
     async def __aenter__(self) -> Self:
         for store_id in self.voters:
@@ -166,7 +239,10 @@ class Cluster:
 
     def start(self, store_id: int) -> Member:
         """A new life of a member."""
-        member = Member(self.wire, self.directories[store_id], self.voters, self.tick_ms)
+        voters = self.voters if store_id in self.voters else ()
+        member = Member(
+            self.wire, self.directories[store_id], self.files[store_id], voters, self.tick_ms, self.policy
+        )
         member.start()
         return member
 

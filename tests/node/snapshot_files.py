@@ -44,6 +44,9 @@ class MemoryFile:
     def finish(self) -> None:
         self.finished = True
 
+    def publish(self) -> Snapshot:
+        return self._files.publish(self)
+
     def abort(self) -> None:
         self.aborted = True
 

@@ -74,13 +74,21 @@ def test_what_is_proposed_at_once_shares_entries_and_every_caller_gets_its_own_r
     run(scenario())
 
 
-def test_a_follower_refuses_proposals_and_reads() -> None:
+def test_a_follower_refuses_proposals_and_serves_reads_while_it_reaches_the_leader() -> None:
     async def scenario() -> None:
         async with Cluster(3) as cluster:
             leader = await cluster.leader()
             follower = next(member for member in cluster.members if member is not leader)
             with pytest.raises(Unavailable):
                 await submit(follower, "a")
+            await leader.node.propose([register()], timeout=10)
+            reply = await submit(leader, "b")
+            assert isinstance(reply, Accepted)
+            fresh = await follower.node.read(lambda: reply.first_task_id in follower.state.tasks, timeout=10)
+            assert fresh, "what was acknowledged before the read is seen by it"
+            with pytest.raises(Unavailable):
+                await follower.node.read_index(timeout=1)
+            cluster.wire.isolate(follower.store_id)
             with pytest.raises(Unavailable):
                 await follower.node.read_barrier(timeout=1)
 

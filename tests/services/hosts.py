@@ -137,9 +137,46 @@ class FakeAdmin(AdminServicer):
     ) -> admin_pb2.GetFaultsResponse:
         return admin_pb2.GetFaultsResponse()
 
+    async def AddMember(
+        self, request: admin_pb2.AddMemberRequest, context: Context
+    ) -> admin_pb2.AddMemberResponse:
+        return admin_pb2.AddMemberResponse()
+
+    async def PromoteMember(
+        self, request: admin_pb2.PromoteMemberRequest, context: Context
+    ) -> admin_pb2.PromoteMemberResponse:
+        return admin_pb2.PromoteMemberResponse()
+
+    async def RemoveMember(
+        self, request: admin_pb2.RemoveMemberRequest, context: Context
+    ) -> admin_pb2.RemoveMemberResponse:
+        return admin_pb2.RemoveMemberResponse()
+
+    async def TransferLeadership(
+        self, request: admin_pb2.TransferLeadershipRequest, context: Context
+    ) -> admin_pb2.TransferLeadershipResponse:
+        return admin_pb2.TransferLeadershipResponse()
+
+    async def TakeSnapshot(
+        self, request: admin_pb2.TakeSnapshotRequest, context: Context
+    ) -> admin_pb2.TakeSnapshotResponse:
+        return admin_pb2.TakeSnapshotResponse()
+
 
 class FakeConsensus(ConsensusServicer):
     """Takes everything."""
+
+    async def InstallSnapshot(
+        self, request_iterator: AsyncIterator[consensus_pb2.SnapshotChunk], context: Context
+    ) -> consensus_pb2.SnapshotReceived:
+        async for _ in request_iterator:
+            pass
+        return consensus_pb2.SnapshotReceived()
+
+    async def GetReadIndex(
+        self, request: consensus_pb2.ReadIndexRequest, context: Context
+    ) -> consensus_pb2.ReadIndexResponse:
+        return consensus_pb2.ReadIndexResponse()
 
     async def Stream(
         self, request_iterator: AsyncIterator[consensus_pb2.PeerBatch], context: Context

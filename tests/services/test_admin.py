@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 
+from raftd.errors import NodeNotFound
 from raftd.node.members import Members
 from raftd.pb import admin_pb2 as pb
 from raftd.pb.admin_pb2_grpc import AdminStub
 from raftd.raft.ready import ProgressStatus, Status
-from raftd.raft.types import Configuration, Role
+from raftd.raft.types import Configuration, Role, Snapshot
 from raftd.scheduler.model import MemberRecord, Standing
 from raftd.scheduler.state import State
 from raftd.services.admin import AdminService
+from raftd.services.forwarding import Forwarder
 from raftd.transport.base import LocalNode
+from raftd.transport.caller import Caller
 from raftd.transport.faults import FaultTable
-from tests.services.hosts import CLUSTER, channel_to, failure_of, make_host, run, serving
+from tests.services.hosts import CLUSTER, FakeNode, channel_to, failure_of, make_host, run, serving
 
 LOCAL = LocalNode(CLUSTER, 1, "n1", "")
 STATUS = Status(
@@ -47,12 +51,52 @@ class Facts:
     fsync_ms: float = 1.5
     storage_queue: int = 3
     slots_ready: bool = True
+    snapshot_bytes: int = 4096
+    disk_full: bool = True
+    membership: str = "voter"
+    removed_stores: tuple[int, ...] = (0xDEAD, 7)
 
     def status(self) -> Status:
         return self.now
 
 
-def service(path: Path, *, enabled: bool = True) -> tuple[AdminService, Facts]:
+class Control:
+    """Remembers what it was asked for (``raftd.services.admin.MembershipControl`` and ``Snapshotting``)."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def add(
+        self, name: str, store_id: int, address: str, *, learner: bool, replaces: str, timeout: float
+    ) -> int:
+        self.asked.append(("add", name, store_id, address, learner, replaces))
+        return 5
+
+    async def promote(self, name: str, *, timeout: float) -> int:
+        self.asked.append(("promote", name))
+        return 6
+
+    async def remove(self, name: str, *, timeout: float) -> int:
+        if name == "n9":
+            raise NodeNotFound("there is no member n9")
+        self.asked.append(("remove", name))
+        return 7
+
+    async def transfer(self, target: str, *, timeout: float) -> tuple[str, int]:
+        self.asked.append(("transfer", target))
+        return "n2", 8
+
+    async def take_snapshot(self) -> Snapshot:
+        return Snapshot(19, 7, Configuration((1, 2, 3)), 4096)
+
+
+def service(
+    path: Path, *, enabled: bool = True, control: Control | None = None, leads: bool = True
+) -> tuple[AdminService, Facts]:
+    control = control or Control()
+    faults = FaultTable("n1", path / "cuts.json", enabled)
+    node = FakeNode()
+    node.follow(1, leads=leads)
     state = State()
     state.members = tuple(
         MemberRecord(f"n{number}", number, f"h:{number}", Standing.VOTER) for number in (1, 2, 3)
@@ -66,7 +110,10 @@ def service(path: Path, *, enabled: bool = True) -> tuple[AdminService, Facts]:
             started_at_ms=1_700_000_000_000,
             members=Members(lambda: state),
             facts=facts,
-            faults=FaultTable("n1", path / "cuts.json", enabled),
+            faults=faults,
+            control=control,
+            snapshots=control,
+            forwarder=Forwarder(node, lambda _: None, Caller(LOCAL, faults)),
         ),
         facts,
     )
@@ -112,7 +159,11 @@ def test_a_node_tells_who_it_is_and_what_its_core_knows(tmp_path: Path) -> None:
             assert peer.in_flight == 1
             assert peer.recently_active
 
-            members = (await AdminStub(channel).Members(pb.MembersRequest())).members
+            assert (info.membership, info.snapshot_bytes, info.disk_full) == ("voter", 4096, True)
+            told = await AdminStub(channel).Members(pb.MembersRequest())
+            assert list(told.removed_stores) == ["0000000000000007", "000000000000dead"]
+            assert not told.joint
+            members = told.members
             assert [(member.name, member.address, member.voter) for member in members] == [
                 ("n1", "h:1", True),
                 ("n2", "h:2", True),
@@ -175,5 +226,44 @@ def test_a_node_without_fault_injection_refuses_cuts(tmp_path: Path) -> None:
                 "fault_injection_off",
             )
             assert not (await stub.GetFaults(pb.GetFaultsRequest())).fault_injection
+
+    run(scenario())
+
+
+def test_changes_are_handed_to_the_leader_with_what_was_asked(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        control = Control()
+        admin, _ = service(tmp_path, control=control)
+        host = make_host(tmp_path, admin=admin)
+        async with serving(host), channel_to(host.address) as channel:
+            stub = AdminStub(channel)
+            added = await stub.AddMember(
+                pb.AddMemberRequest(
+                    name="n6", store_id="00000000000000ff", address="h:6", learner=True, replaces="n3"
+                )
+            )
+            promoted = await stub.PromoteMember(pb.PromoteMemberRequest(name="n6"))
+            removed = await stub.RemoveMember(pb.RemoveMemberRequest(name="n3"))
+            handed = await stub.TransferLeadership(pb.TransferLeadershipRequest(target="n2"))
+            taken = await stub.TakeSnapshot(pb.TakeSnapshotRequest())
+            assert (added.index, promoted.index, removed.index) == (5, 6, 7)
+            assert (handed.leader, handed.term) == ("n2", 8)
+            assert (taken.index, taken.term, taken.size_bytes, taken.first_index) == (19, 7, 4096, 1)
+            assert control.asked == [
+                ("add", "n6", 0xFF, "h:6", True, "n3"),
+                ("promote", "n6"),
+                ("remove", "n3"),
+                ("transfer", "n2"),
+            ]
+            code, _ = await failure_of(stub.RemoveMember(pb.RemoveMemberRequest(name="n9")))
+            assert code is grpc.StatusCode.NOT_FOUND
+            for wrong in (
+                pb.AddMemberRequest(name="n6", store_id="xyz", address="h:6"),
+                pb.AddMemberRequest(name="n6", store_id="0", address="h:6"),
+                pb.AddMemberRequest(name="n6", store_id="6", address="h"),
+                pb.AddMemberRequest(name="n6", store_id="6", address="h:0"),
+            ):
+                code, _ = await failure_of(stub.AddMember(wrong))
+                assert code is grpc.StatusCode.INVALID_ARGUMENT
 
     run(scenario())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
 
+from raftd.errors import NotLeader
 from raftd.pb.consensus_pb2_grpc import add_ConsensusServicer_to_server
-from raftd.raft.messages import AppendEntries, Message, RequestVote
+from raftd.raft.messages import AppendEntries, InstallSnapshot, Message, RequestVote
 from raftd.raft.types import Entry, EntryType
 from raftd.services.auth import PeerInterceptor
 from raftd.services.consensus import ConsensusService
@@ -42,16 +44,49 @@ class CountingFaults(FaultTable):
         return super().drops_from(peer)
 
 
+class HeldIntake:
+    """A snapshot that is taken in, and what became of it."""
+
+    def __init__(self, announcement: InstallSnapshot) -> None:
+        self.announcement = announcement
+        self.data = b""
+        self.finished = self.aborted = False
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def write(self, data: bytes) -> None:
+        """See ``Intake``."""
+        await self.hold.wait()
+        self.data += data
+
+    async def finish(self) -> None:
+        """See ``Intake``."""
+        self.finished = True
+
+    async def abort(self) -> None:
+        """See ``Intake``."""
+        self.aborted = not self.finished
+
+
 class Receiver:
     """Node n2, store 2: everything that it was delivered, and how it was cut into batches."""
 
     def __init__(
-        self, path: Path, *, members: Sequence[int] = (1, 2, 3), cluster: int = CLUSTER, store_id: int = 2
+        self,
+        path: Path,
+        *,
+        members: Mapping[str, int] | None = None,
+        removed: Collection[int] = (),
+        cluster: int = CLUSTER,
+        store_id: int = 2,
     ):
         path.mkdir(exist_ok=True)
         self.local = LocalNode(cluster, store_id, "n2", "")
         self.faults = CountingFaults("n2", path / "cuts-n2.json", enabled=True)
-        self.members = set(members)
+        self.members = {"n1": 1, "n2": 2, "n3": 3} if members is None else dict(members)
+        self.removed = removed
+        self.learned: list[RemoteNode] = []
+        self.intakes: list[HeldIntake] = []
         self.batches: list[Sequence[Message]] = []
         self._server: grpc.aio.Server | None = None
         self.port = 0
@@ -59,6 +94,33 @@ class Receiver:
     def deliver(self, messages: Sequence[Message]) -> None:
         """See ``Node.deliver``."""
         self.batches.append(messages)
+
+    # ``raftd.services.consensus.Stores``
+
+    def name_of(self, store_id: int) -> str:
+        """See ``Stores``."""
+        return next((name for name, store in self.members.items() if store == store_id), "")
+
+    def store_of(self, name: str) -> int:
+        """See ``Stores``."""
+        return self.members.get(name, 0)
+
+    def is_removed(self, store_id: int) -> bool:
+        """See ``Stores``."""
+        return store_id in self.removed
+
+    # ``raftd.services.consensus.SnapshotIntake`` and ``ReadIndices``
+
+    def begin(self, announcement: InstallSnapshot) -> HeldIntake:
+        """See ``SnapshotIntake``."""
+        self.intakes.append(HeldIntake(announcement))
+        return self.intakes[-1]
+
+    async def read_index(self, *, timeout: float) -> int:
+        """See ``Node.read_index``."""
+        if timeout > 100:
+            raise NotLeader("n2 does not lead")
+        return 77
 
     @property
     def terms(self) -> list[int]:
@@ -75,7 +137,15 @@ class Receiver:
         self._server = grpc.aio.server(
             interceptors=(PeerInterceptor(self.local, self.faults),), options=server_options()
         )
-        service = ConsensusService(self.local, self.members.__contains__, self.faults, self.deliver)
+        service = ConsensusService(
+            local=self.local,
+            stores=self,
+            faults=self.faults,
+            deliver=self.deliver,
+            learn=self.learned.append,
+            snapshots=self,
+            reads=self,
+        )
         add_ConsensusServicer_to_server(service, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
@@ -90,10 +160,20 @@ class Receiver:
 class Sender:
     """Node n1, store 1, and what it was told of peers out of reach."""
 
-    def __init__(self, path: Path, *, cluster: int = CLUSTER, store_id: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        cluster: int = CLUSTER,
+        store_id: int = 1,
+        name: str = "n1",
+        incarnation: int = 1,
+        address: str = "n1:1",
+    ) -> None:
         path.mkdir(exist_ok=True)
-        self.faults = FaultTable("n1", path / "cuts-n1.json", enabled=True)
-        self.network = Network(LocalNode(cluster, store_id, "n1", ""), 1, self.faults)
+        self.faults = FaultTable(name, path / f"cuts-{name}.json", enabled=True)
+        self.local = LocalNode(cluster, store_id, name, "", address)
+        self.network = Network(self.local, incarnation, self.faults)
         self.unreachable: list[int] = []
         self.network.on_unreachable = self.unreachable.append
 

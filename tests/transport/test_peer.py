@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from raftd.transport.base import RemoteNode
+from raftd.transport.network import LEARNED_KEPT
 from raftd.transport.peer import BATCH_BYTES, QUEUE_BYTES
 from tests.services.hosts import run
 from tests.support import eventually, free_port
@@ -154,9 +156,10 @@ def test_the_other_direction_is_not_cut(tmp_path: Path) -> None:
     [
         ({"cluster": 0xBAD}, "is of cluster 0000000000000bad"),
         ({"store_id": 9}, "means store 0000000000000002"),
-        ({"members": (2, 3)}, "is no member"),
+        ({"members": {"n1": 9}}, "the member n1 is store 0000000000000009"),
+        ({"removed": (1,)}, "was removed from cluster"),
     ],
-    ids=["cluster", "receiver", "sender"],
+    ids=["cluster", "receiver", "sender", "removed"],
 )
 def test_who_is_not_meant_is_refused_and_told_once(
     tmp_path: Path, wrong: dict[str, object], reason: str, caplog: pytest.LogCaptureFixture
@@ -165,7 +168,7 @@ def test_who_is_not_meant_is_refused_and_told_once(
 
     async def scenario() -> None:
         receiver_changes = {key: value for key, value in wrong.items() if key != "cluster"}
-        sender = Sender(tmp_path, **({"cluster": 0xBAD} if "cluster" in wrong else {}))
+        sender = Sender(tmp_path, cluster=0xBAD) if "cluster" in wrong else Sender(tmp_path)
         receiver = Receiver(tmp_path, **receiver_changes)  # type: ignore[arg-type]  # of mixed types by design
         async with connected(sender, receiver):
 
@@ -201,5 +204,79 @@ def test_members_that_leave_or_move_are_dialled_no_more(tmp_path: Path) -> None:
             assert sender.network.remote(2) is None
             assert old.terms == [1]
         await new.stop()
+
+    run(scenario())
+
+
+def test_a_store_that_is_no_member_here_is_heard_and_can_be_answered(tmp_path: Path) -> None:
+    """A node that is behind does not know who has joined, and one that joins knows nobody (the paper, section 6)."""
+
+    async def scenario() -> None:
+        sender, receiver = Sender(tmp_path), Receiver(tmp_path, members={})
+        async with connected(sender, receiver):
+            sender.network.send([vote(1)])
+            await eventually(lambda: receiver.terms == [1], 10, "the message")
+            assert receiver.learned == [RemoteNode("n1", 1, "n1:1")]
+
+    run(scenario())
+
+
+def test_who_has_spoken_is_answered_until_others_have(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        joiner, leader = Sender(tmp_path), Receiver(tmp_path)
+        await leader.start()
+        network = joiner.network
+        try:
+            network.send([vote(1)])
+            network.learn(leader.remote)
+            network.learn(RemoteNode("n1", 1, "ourselves:1"))
+            network.learn(RemoteNode("n9", 9, ""))
+            assert network.remote(2) == leader.remote
+            assert network.remote(1) is None
+            assert network.remote(9) is None
+            network.send([vote(2)])
+            await eventually(lambda: leader.terms == [2], 10, "the answer")
+            await network.set_members([leader.remote])
+            network.send([vote(3)])
+            await eventually(lambda: leader.terms == [2, 3], 10, "the same stream, to a member by now")
+            for number in range(100, 100 + LEARNED_KEPT + 1):
+                network.learn(RemoteNode(f"n{number}", number, "127.0.0.1:1"))
+            assert network.remote(100) is None, "no more than so many are kept"
+            assert network.remote(2) == leader.remote
+        finally:
+            await network.close()
+            await leader.stop()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("second", "refused"),
+    [
+        ({"incarnation": 1, "address": "n1:1"}, False),
+        ({"incarnation": 2, "address": "n1:9"}, False),
+        ({"incarnation": 1, "address": "n1:9"}, True),
+        ({"incarnation": 0, "address": "n1:1"}, True),
+    ],
+    ids=["redialled", "restarted", "copied", "restored"],
+)
+def test_a_copy_of_a_data_directory_gives_itself_away(
+    tmp_path: Path, second: dict[str, Any], refused: bool
+) -> None:
+    async def scenario() -> None:
+        first, receiver = Sender(tmp_path / "a"), Receiver(tmp_path)
+        async with connected(first, receiver):
+            first.network.send([vote(1)])
+            await eventually(lambda: receiver.terms == [1], 10, "the first")
+            again = Sender(tmp_path / "b", **second)
+            await again.network.set_members([receiver.remote])
+
+            def settled() -> bool:
+                again.network.send([vote(2)])
+                return 2 in receiver.terms or len(again.unreachable) >= 2
+
+            await eventually(settled, 20, "it is taken or refused")
+            assert (2 not in receiver.terms) is refused
+            await again.network.close()
 
     run(scenario())
