@@ -239,6 +239,7 @@ class Server:
         await self._network.set_members(
             RemoteNode(member.name, member.store_id, member.address) for member in members
         )
+        self.node.members_changed()
 
     def _on_durable(self, number: int) -> None:
         self.node.durable(number)  # the node is made after the thread that reports to it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import grpc
 import pytest
 
 from raftd.config import Config
-from raftd.errors import ConfigError, Unavailable
+from raftd.errors import ConfigError, StoreRemoved, Unavailable
 from raftd.executor.executor import Executor
-from raftd.founding import found
+from raftd.founding import found, join
 from raftd.pb import scheduler_pb2 as pb
 from raftd.pb.scheduler_pb2_grpc import SchedulerStub
 from raftd.storage.directory import DataDirectory
@@ -162,5 +162,67 @@ def test_a_file_without_a_token_is_refused(tmp_path: Path, token: str) -> None:
         with pytest.raises(ConfigError, match="token file"):
             Server(config, directory, fatal)
         directory.close()
+
+    run(scenario())
+
+
+def joined(path: Path, number: int, **changes: Any) -> Config:
+    """Settings of a node that is to join the cluster of ``founded``; its store id is its number."""
+    (port,) = free_ports(1)
+    join(path / f"data{number}", f"n{number}", "c1", f"{number}", SEGMENT_BYTES)
+    return Config(path / f"data{number}", listen=f"127.0.0.1:{port}", segment_bytes=SEGMENT_BYTES, **changes)
+
+
+@pytest.mark.parametrize("by_snapshot", [False, True])
+def test_a_node_joins_over_the_wire_votes_executes_takes_over_and_is_removed(
+    tmp_path: Path, by_snapshot: bool
+) -> None:
+    async def scenario() -> None:
+        settings = {"snapshot_entries": 20, "kept_entries": 0} if by_snapshot else {}
+        first, second = founded(tmp_path, 1, **settings), joined(tmp_path, 2, **settings)
+        async with running(first) as (founder, stub):
+            await eventually(lambda: founder.slots_ready, 30, "its slot")
+            for _ in range(30 if by_snapshot else 1):
+                await stub.Submit(pb.SubmitRequest(submissions=[pb.Submission(kind="noop")]), timeout=20)
+            if by_snapshot:
+                await eventually(lambda: founder.node.status().first_index > 1, 30, "a compacted log")
+            async with running(second) as (newcomer, _):
+                await founder.membership.add("n2", 2, second.address, learner=False, replaces="", timeout=20)
+                await eventually(lambda: newcomer.slots_ready, 30, "it executes")
+                await eventually(lambda: newcomer.node.configuration.voters == (1, 2), 30, "it votes")
+                assert bool(newcomer.node.status().snapshot_index) is by_snapshot
+                assert await founder.membership.transfer("n2", timeout=20) == (
+                    "n2",
+                    newcomer.node.status().term,
+                )
+                await eventually(lambda: newcomer.node.leads, 30, "it leads")
+                await newcomer.membership.remove("n1", timeout=20)
+                await asyncio.wait_for(founder.removed(), 30)
+                assert newcomer.node.configuration.voters == (2,)
+        with pytest.raises(StoreRemoved) if by_snapshot else nullcontext():
+            async with running(first) as (again, _):
+                await asyncio.wait_for(again.removed(), 30)
+
+    run(scenario())
+
+
+def test_an_old_copy_of_a_data_directory_does_not_go_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        config = founded(tmp_path, 1)
+        async with running(config) as (server, _):
+            await eventually(lambda: server.slots_ready, 30, "its incarnation is in the record")
+        counter = config.data_dir / "incarnation.json"
+        old = counter.read_bytes()
+        async with running(config) as (server, _):
+            await eventually(lambda: server.slots_ready, 30, "a later one is")
+        async with running(config) as (server, _):
+            await eventually(lambda: server.slots_ready, 30, "and a later one still")
+        counter.write_bytes(old)
+        ended: list[BaseException] = []
+        server = Server(config, opened(config), ended.append)
+        await server.start()
+        await eventually(lambda: bool(ended), 30, "it notices")
+        await asyncio.wait_for(server.stop(), 30)
+        assert "is an old copy" in str(ended[0])
 
     run(scenario())

@@ -6,6 +6,7 @@ how far that has got.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from raftd.node.ports import Received
 from raftd.node.proposer import Proposer
 from raftd.raft.raw_node import RawNode
 from raftd.raft.types import Entry, entry_bytes
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -73,5 +76,10 @@ class Backlog:
         snapshot = received.announcement.snapshot
         if snapshot.index > self._applier.last_applied:
             self._applier.restore(received.state, snapshot.index, snapshot.term)
+            log.info(
+                "the snapshot of entry %d from store %016x has taken the place of the log",
+                snapshot.index,
+                received.announcement.sender,
+            )
         # At once: what follows may be a change of the configuration that is in it.
         self._raw.applied(snapshot.index)

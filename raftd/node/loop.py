@@ -192,8 +192,12 @@ class Loop:
         """The configuration in force."""
         return self._raw.state.configuration
 
+    def members_changed(self) -> None:
+        """The leader's name or address may be known only now: let those who wait for it look again."""
+        self._tenure.announce()
+
     async def leader_changed(self) -> None:
-        """Return when the leader, or whether this node serves as one, has changed."""
+        """Return when the leader, what is known of it, or whether this node serves as one, has changed."""
         await self._tenure.changed()
 
     # --- for the snapshots --------------------------------------------------------------------------------------

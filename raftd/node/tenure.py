@@ -48,7 +48,7 @@ class Tenure:
         self.role, self.leader = soft.role, soft.leader
         if lost:
             self.end()
-        self._announce()
+        self.announce()
         return lost
 
     def settle(self, term: int, applied_term: int) -> None:
@@ -61,7 +61,7 @@ class Tenure:
         ):
             self.term = term
             self.leading.begin(term)
-            self._announce()
+            self.announce()
 
     def end(self) -> None:
         """Serve no longer."""
@@ -77,6 +77,7 @@ class Tenure:
             )
         return NotLeader(f"this node does not lead; store {self.leader:016x} does")
 
-    def _announce(self) -> None:
+    def announce(self) -> None:
+        """Let those who wait for a change look again."""
         self._changed.set()
         self._changed = asyncio.Event()
