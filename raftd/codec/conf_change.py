@@ -19,7 +19,12 @@ FORMAT_VERSION = 1
 
 
 def encode_conf_change(changes: Sequence[MembershipChange]) -> bytes:
-    """The data of an entry: equal bytes for equal changes."""
+    """The data of an entry: equal bytes for equal changes.
+
+    Raises:
+        ValueError: they are not what one entry can change, or hold a value that no entry can hold.
+    """
+    _check(changes)
     return pb.LogConfChange(
         format_version=FORMAT_VERSION,
         changes=[
@@ -46,7 +51,7 @@ def decode_conf_change(data: bytes) -> tuple[MembershipChange, ...]:
         message = pb.LogConfChange.FromString(data)
         if message.format_version != FORMAT_VERSION:
             raise unknown(f"a change of the membership of format {message.format_version}")
-        return tuple(
+        changes = tuple(
             MembershipChange(
                 MembershipChangeKind(change.kind),
                 change.store_id,
@@ -57,10 +62,22 @@ def decode_conf_change(data: bytes) -> tuple[MembershipChange, ...]:
             )
             for change in message.changes
         )
+        _check(changes)
     except (DecodeError, ValueError):
         raise unknown("what is in a change of the membership") from None
+    return changes
 
 
 def to_core(changes: Sequence[MembershipChange]) -> ConfChange:
-    """The same for consensus, which knows stores and no names."""
+    """The same for consensus, which knows stores and no names.
+
+    Raises:
+        ValueError: one store is changed twice, or has no id.
+    """
     return ConfChange(tuple(MemberChange(ChangeKind(change.kind), change.store_id) for change in changes))
+
+
+def _check(changes: Sequence[MembershipChange]) -> None:
+    """Without changes an entry would leave the joint configuration, whatever its data; the rest is the core's rule."""
+    if not to_core(changes).changes:
+        raise ValueError("a change of the membership without changes")

@@ -21,11 +21,33 @@ CHANGES = st.builds(
 )
 
 
-@given(st.lists(CHANGES, max_size=4).map(tuple))
+
+
+@given(st.lists(CHANGES, min_size=1, max_size=4, unique_by=lambda change: change.store_id).map(tuple))
 def test_changes_come_back_as_they_were(changes: tuple[MembershipChange, ...]) -> None:
     data = encode_conf_change(changes)
     assert data, "without data it would leave the joint configuration"
     assert decode_conf_change(data) == changes
+
+
+@given(st.binary(max_size=80))
+def test_bytes_that_are_no_changes_are_told(data: bytes) -> None:
+    try:
+        changes = decode_conf_change(data)
+    except UnknownFormat:
+        return
+    assert decode_conf_change(encode_conf_change(changes)) == changes
+    assert to_core(changes).changes
+
+
+def removal(store_id: int) -> MembershipChange:
+    return MembershipChange(MembershipChangeKind.REMOVE, store_id)
+
+
+@pytest.mark.parametrize("changes", [(), (removal(0),), (removal(1 << 64),), (removal(2), removal(2))])
+def test_what_no_entry_can_change_is_not_written(changes: tuple[MembershipChange, ...]) -> None:
+    with pytest.raises(ValueError, match="."):
+        encode_conf_change(changes)
 
 
 def test_the_core_hears_of_stores_only() -> None:
@@ -47,6 +69,11 @@ def test_the_core_hears_of_stores_only() -> None:
         pb.LogConfChange(format_version=2).SerializeToString(),
         pb.LogConfChange(
             format_version=1, changes=[pb.LogMemberChange(kind=9, store_id=1)]
+        ).SerializeToString(),
+        pb.LogConfChange(format_version=1).SerializeToString(),
+        pb.LogConfChange(format_version=1, changes=[pb.LogMemberChange(kind=3)]).SerializeToString(),
+        pb.LogConfChange(
+            format_version=1, changes=[pb.LogMemberChange(kind=kind, store_id=1) for kind in (1, 3)]
         ).SerializeToString(),
     ],
 )
