@@ -1,6 +1,7 @@
 """The directory of blobs: which nodes hold which bytes.
 
-What may live here: the RecordBlob command and the check of references. The bytes are elsewhere.
+What may live here: the RecordBlob command, the check of references, and what becomes of the holders that go. The bytes
+are elsewhere.
 """
 
 from __future__ import annotations
@@ -51,3 +52,12 @@ def record_holders(state: State, ref: BlobRef, holders: tuple[str, ...]) -> tupl
     if known is None or known.holders != kept:
         state.put_blob(BlobRecord(known.ref if known else ref, kept))
     return kept
+
+
+def forget_holder(state: State, name: str) -> None:
+    """A name belongs to nobody any more: who bears it next holds nothing that the one before did.
+
+    It walks over the whole directory: names are freed by an operator, one at a time.
+    """
+    for record in [record for record in state.blobs.values() if name in record.holders]:
+        state.put_blob(BlobRecord(record.ref, tuple(holder for holder in record.holders if holder != name)))

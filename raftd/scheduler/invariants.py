@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from itertools import pairwise
 
 from raftd.scheduler.indexes import Indexes
-from raftd.scheduler.model import FencingToken, Health, Task, TaskState
+from raftd.scheduler.model import FencingToken, Health, Standing, Task, TaskState
 from raftd.scheduler.state import State
 
 
@@ -34,6 +34,8 @@ def check(state: State) -> None:
     requests_indexed(state)
     indexes_derived(state)
     members_unique(state)
+    members_stand(state)
+    holders_known(state)
 
 
 def check_step(before: FencingToken, state: State) -> FencingToken:
@@ -193,6 +195,32 @@ def members_unique(state: State) -> None:
             "MembersUnique",
             f"{node.name} is gone, and its record is not",
         )
+
+
+def members_stand(state: State) -> None:
+    """MembersStand: somebody votes, only a learner waits for something, and a node is what its membership says."""
+    standings = {member.store_id: member.standing for member in state.members}
+    votes = not standings or Standing.VOTER in standings.values()
+    _require(votes, "MembersStand", f"nobody votes: {state.members}")
+    for member in state.members:
+        waits = member.promote or member.replaces
+        _require(not waits or member.standing is Standing.LEARNER, "MembersStand", f"{member} waits")
+        known = not member.replaces or member.replaces in standings.keys() - {member.store_id}
+        _require(known, "MembersStand", f"{member} replaces nobody")
+    for node in state.nodes.values():
+        own = state.member(node.store_id)
+        fits = own is None or node.role is own.role
+        _require(fits, "MembersStand", f"{node.name} is {node.role.name}, and {own}")
+    stores = [node.store_id for node in state.nodes.values()]
+    _require(len(set(stores)) == len(stores), "MembersStand", f"two nodes have one store: {stores}")
+
+
+def holders_known(state: State) -> None:
+    """HoldersKnown: who holds a blob is a node or a member; the next of its name does not inherit what it held."""
+    names = {*state.nodes, *(member.name for member in state.members)}
+    for record in state.blobs.values():
+        unknown = set(record.holders) - names
+        _require(not unknown, "HoldersKnown", f"{record.ref.digest[:12]} is on {sorted(unknown)}")
 
 
 def state_hash(state: State) -> str:

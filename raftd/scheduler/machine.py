@@ -91,7 +91,8 @@ class StateMachine:
         return Outcome(replies, tuple(turn.effects))
 
     def apply_noop(self, index: int) -> Outcome:
-        """Apply an entry that changes nothing here: a leader's first, or a change of configuration."""
+        """Apply an entry that changes nothing here: a leader's first, or one in the place of a change that could not be
+        made."""
         self._advance(index)
         return Outcome((), ())
 
@@ -111,7 +112,12 @@ class StateMachine:
         learners: frozenset[int],
         outgoing: frozenset[int],
     ) -> Outcome:
-        """Apply a change of the membership; the sets are the stores of the configuration in force after it."""
+        """Apply a change of the membership.
+
+        Args:
+            changes: of the entry; none where it leaves the joint configuration.
+            voters, learners, outgoing: the stores of the configuration in force after it.
+        """
         self._advance(index)
         turn = Turn(self.state, index, 0)
         change_members(turn, changes, voters, learners, outgoing)

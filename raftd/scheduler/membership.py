@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from raftd.scheduler.commands import MembershipChange, MembershipChangeKind
+from raftd.scheduler.directory import forget_holder
 from raftd.scheduler.effects import MembersChanged, NodeChange
-from raftd.scheduler.model import Eligibility, Genesis, Health, MemberRecord, Standing
-from raftd.scheduler.registration import MAX_NAME_CHARS, MAX_TEXT_CHARS
+from raftd.scheduler.model import Eligibility, Genesis, Health, MemberRecord, NodeRole, Standing
+from raftd.scheduler.registration import MAX_NAME_CHARS, MAX_TEXT_CHARS, forget
 from raftd.scheduler.replies import Refused
 from raftd.scheduler.state import State
 from raftd.scheduler.turn import Turn
+
+_MAX_U64 = (1 << 64) - 1
 
 
 def found(turn: Turn, genesis: Genesis) -> None:
@@ -40,7 +43,34 @@ def change_members(
 ) -> None:
     """The configuration is now as the sets say."""
     state = turn.state
-    records = {member.store_id: member for member in state.members}
+    members: list[MemberRecord] = []
+    removed: list[MemberRecord] = []
+    for member in _with(state.members, changes):
+        if member.store_id in voters:
+            members.append(replace(member, standing=Standing.VOTER, promote=False, replaces=0))
+        elif member.store_id in learners:
+            members.append(replace(member, standing=Standing.LEARNER))
+        elif member.store_id in outgoing:
+            members.append(replace(member, standing=Standing.LEAVING, promote=False, replaces=0))
+        else:
+            removed.append(member)
+    left = {member.store_id for member in members}
+    # Who was to leave by being replaced has left already.
+    state.members = tuple(
+        member if not member.replaces or member.replaces in left else replace(member, replaces=0)
+        for member in members
+    )
+    state.removed_stores |= {member.store_id for member in removed}
+    for member in removed:
+        _retire(turn, member)
+    for member in state.members:
+        _give_role(turn, member)
+    turn.effects.append(MembersChanged(turn.index, state.members, tuple(removed)))
+
+
+def _with(members: Sequence[MemberRecord], changes: Sequence[MembershipChange]) -> list[MemberRecord]:
+    """The records with those that the changes add; a member keeps its name and its address."""
+    records = {member.store_id: member for member in members}
     for change in changes:
         if change.kind is MembershipChangeKind.REMOVE:
             continue
@@ -53,57 +83,73 @@ def change_members(
             change.promote,
             change.replaces,
         )
-    members, removed = [], []
-    for member in records.values():
-        if member.store_id in voters:
-            members.append(replace(member, standing=Standing.VOTER, promote=False, replaces=0))
-        elif member.store_id in learners:
-            members.append(replace(member, standing=Standing.LEARNER))
-        elif member.store_id in outgoing:
-            members.append(replace(member, standing=Standing.LEAVING))
-        else:
-            removed.append(member)
-    state.members = tuple(members)
-    state.removed_stores |= {member.store_id for member in removed}
-    for member in removed:
-        _retire(turn, member)
-    turn.effects.append(MembersChanged(turn.index, state.members, tuple(removed)))
+    return list(records.values())
 
 
 def _retire(turn: Turn, member: MemberRecord) -> None:
     """Its node takes nothing new. What it runs may go on until its lease ends, so only its loss ends that."""
-    node = turn.state.nodes.get(member.name)
-    if node is None or node.store_id != member.store_id:
-        return
-    if node.health is Health.LOST:
-        turn.state.forget_node(node)
-        return
-    retired = replace(node, eligibility=Eligibility.DRAINING, changed_index=turn.index)
-    turn.state.put_node(retired)
-    turn.node_changed(NodeChange.UPDATED, retired)
+    node = turn.state.node_of(member.store_id)
+    if node is None:
+        forget_holder(turn.state, member.name)
+    elif node.health is Health.LOST:
+        forget(turn, node)
+    else:
+        retired = replace(
+            node, role=NodeRole.WORKER, eligibility=Eligibility.DRAINING, changed_index=turn.index
+        )
+        turn.state.put_node(retired)
+        turn.node_changed(NodeChange.UPDATED, retired)
+
+
+def _give_role(turn: Turn, member: MemberRecord) -> None:
+    node = turn.state.node_of(member.store_id)
+    if node is not None and node.role is not member.role:
+        updated = replace(node, role=member.role, changed_index=turn.index)
+        turn.state.put_node(updated)
+        turn.node_changed(NodeChange.UPDATED, updated)
 
 
 def check_change(state: State, changes: Sequence[MembershipChange]) -> Refused | None:
-    """Why a leader must not propose these; None where it may."""
+    """Why a leader must not propose these; None where it may, as far as names, stores and addresses go.
+
+    The state must have every earlier change applied, which is when the core lets a leader propose another.
+    """
+    stores = {change.store_id for change in changes}
+    if not changes or len(stores) < len(changes):
+        return Refused(
+            "invalid_change", "a change of the membership changes at least one store, and each once"
+        )
+    refusals = (_refuse(state, change) for change in changes)
+    refusal = next((refusal for refusal in refusals if refusal is not None), None)
+    if refusal is not None:
+        return refusal
     after = {member.store_id: member.voter for member in state.members}
     for change in changes:
-        refusal = _refuse(state, change)
-        if refusal is not None:
-            return refusal
-        if change.kind is MembershipChangeKind.REMOVE:
-            del after[change.store_id]
-        else:
-            after[change.store_id] = change.kind is MembershipChangeKind.ADD_VOTER
+        after[change.store_id] = change.kind is MembershipChangeKind.ADD_VOTER
     if not any(after.values()):
         return Refused(
             "invalid_change", "nobody would be left to vote", "take the cluster down instead: cluster down"
         )
+    return _refuse_shared(state, changes)
+
+
+def _refuse_shared(state: State, changes: Sequence[MembershipChange]) -> Refused | None:
+    """Each of them makes sense alone; together they may not."""
+    added = [change for change in changes if state.member(change.store_id) is None]
+    for what, values in (
+        ("name", [change.name for change in added]),
+        ("address", [change.address for change in added]),
+    ):
+        if len(set(values)) < len(values):
+            return Refused("name_taken", f"two new members cannot have one {what}: {', '.join(values)}")
+    replaced = [change.replaces for change in changes if change.replaces]
+    if len(set(replaced)) < len(replaced):
+        return Refused("invalid_change", "two new members cannot replace one")
     return None
 
 
 def _refuse(state: State, change: MembershipChange) -> Refused | None:
-    known = {member.store_id: member for member in state.members}
-    own = known.get(change.store_id)
+    own = state.member(change.store_id)
     if change.kind is MembershipChangeKind.REMOVE:
         if own is None:
             return Refused("node_not_found", f"store {change.store_id:016x} is no member")
@@ -114,19 +160,40 @@ def _refuse(state: State, change: MembershipChange) -> Refused | None:
             f"store {change.store_id:016x} was removed from this cluster, and never comes back",
             "make a new data directory: raftd init --join",
         )
-    if change.replaces and change.replaces not in known:
-        return Refused("node_not_found", f"store {change.replaces:016x}, which it replaces, is no member")
-    if own is not None:
+    refusal = _refuse_newcomer(state, change) if own is None else _refuse_member(state, change, own)
+    return refusal or _refuse_replacement(state, change)
+
+
+def _refuse_member(state: State, change: MembershipChange, own: MemberRecord) -> Refused | None:
+    """To add a store once more is to promote or to demote it, and must not be what another name or address makes."""
+    if change.name in ("", own.name) and change.address in ("", *_addresses(state, own)):
         return None
+    return Refused(
+        "name_taken",
+        f"store {own.store_id:016x} is a member already: {own.name} at {own.address}",
+        "every new node needs a data directory of its own",
+    )
+
+
+def _refuse_newcomer(state: State, change: MembershipChange) -> Refused | None:
+    if not 0 < change.store_id <= _MAX_U64:
+        return Refused("invalid_request", "a member needs a store id")
     if not 0 < len(change.name) <= MAX_NAME_CHARS or not 0 < len(change.address) <= MAX_TEXT_CHARS:
         return Refused("invalid_request", "a member needs a name and an address, neither too long")
-    for member in known.values():
+    for member in state.members:
         if member.name == change.name:
             return Refused("name_taken", f"there is a member {change.name} already", "choose another name")
-        if member.address == change.address:
+        if change.address in _addresses(state, member):
             return Refused("name_taken", f"{member.name} has the address {change.address} already")
-    node = state.nodes.get(change.name)
-    if node is not None and node.store_id != change.store_id:
+    for node in state.nodes.values():
+        if node.health is Health.LOST or (node.name == change.name) == (node.store_id == change.store_id):
+            continue
+        if node.store_id == change.store_id:
+            return Refused(
+                "name_taken",
+                f"store {node.store_id:016x} runs as {node.name}, not as {change.name}",
+                f"add it as {node.name}",
+            )
         return Refused(
             "name_taken",
             f"the name {change.name} belongs to store {node.store_id:016x}, which is not gone yet",
@@ -134,3 +201,27 @@ def _refuse(state: State, change: MembershipChange) -> Refused | None:
             retryable=True,
         )
     return None
+
+
+def _refuse_replacement(state: State, change: MembershipChange) -> Refused | None:
+    if not change.replaces:
+        return None
+    replaced = state.member(change.replaces)
+    if replaced is None:
+        return Refused("node_not_found", f"store {change.replaces:016x}, which it replaces, is no member")
+    if replaced.store_id == change.store_id:
+        return Refused("invalid_change", f"{replaced.name} cannot replace itself")
+    for member in state.members:
+        if member.replaces == change.replaces and member.store_id != change.store_id:
+            return Refused(
+                "invalid_change",
+                f"{replaced.name} is being replaced already, by {member.name}",
+                f"remove {member.name} first, or choose another",
+            )
+    return None
+
+
+def _addresses(state: State, member: MemberRecord) -> tuple[str, ...]:
+    """Where it was added, and where its node has registered since."""
+    node = state.node_of(member.store_id)
+    return (member.address,) if node is None or not node.address else (member.address, node.address)

@@ -73,7 +73,7 @@ class Eligibility(IntEnum):
 
 
 class NodeRole(IntEnum):
-    """What a node is beside an executor; a worker holds no log."""
+    """What a node is beside an executor; a worker takes no part in consensus."""
 
     VOTER = 1
     LEARNER = 2
@@ -239,6 +239,7 @@ class Node:
     Attributes:
         labels: name and value, sorted by name.
         kinds: the kinds of task it offers, sorted.
+        role: of a member, what the membership says; of others, what they say.
         executing: for each slot the id of the task that occupies it, or None.
     """
 
@@ -339,6 +340,11 @@ class MemberRecord:
     def voter(self) -> bool:
         """Whether it counts in the configuration in force, in either half of a joint one."""
         return self.standing is not Standing.LEARNER
+
+    @property
+    def role(self) -> NodeRole:
+        """What its node is beside an executor."""
+        return NodeRole.VOTER if self.voter else NodeRole.LEARNER
 
 
 @dataclass(frozen=True, slots=True)

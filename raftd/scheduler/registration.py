@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from raftd.scheduler.attempts import end_attempt
 from raftd.scheduler.commands import NodeLost, RegisterNode
+from raftd.scheduler.directory import forget_holder
 from raftd.scheduler.effects import NodeChange
 from raftd.scheduler.model import AttemptOutcome, Eligibility, Health, Node
 from raftd.scheduler.replies import Lost, Refused, Registered, Reply
@@ -31,11 +32,13 @@ def register_node(turn: Turn, command: RegisterNode) -> Reply:
     refusal = _refuse_form(command) or _refuse_identity(state, command)
     if refusal is not None:
         return refusal
+    for rival in _rivals(state, command):
+        forget(turn, rival)
     kinds = tuple(sorted(set(command.kinds)))
     labels = tuple(sorted(dict(command.labels).items()))
     for kind in kinds:
         state.kinds.setdefault(kind)
-    old = state.nodes.get(command.name)
+    old, member = state.nodes.get(command.name), state.member(command.store_id)
     if old is not None and old.incarnation == command.incarnation:
         updated = replace(old, labels=labels, kinds=kinds, address=command.address)
         if updated != old:
@@ -47,7 +50,7 @@ def register_node(turn: Turn, command: RegisterNode) -> Reply:
         name=command.name,
         store_id=command.store_id,
         incarnation=command.incarnation,
-        role=command.role,
+        role=command.role if member is None else member.role,
         labels=labels,
         kinds=kinds,
         address=command.address,
@@ -78,8 +81,14 @@ def node_lost(turn: Turn, command: NodeLost) -> Reply:
     turn.node_changed(NodeChange.LOST, lost)
     ended = _end_all(turn, node, f"node {node.name} was lost")
     if node.store_id in turn.state.removed_stores:
-        turn.state.forget_node(lost)
+        forget(turn, lost)
     return Lost(node.name, ended)
+
+
+def forget(turn: Turn, node: Node) -> None:
+    """Nothing is known any more of a node that is lost: its name is free, or its heir's."""
+    turn.state.forget_node(node)
+    forget_holder(turn.state, node.name)
 
 
 def _end_all(turn: Turn, node: Node, reason: str) -> int:
@@ -119,24 +128,23 @@ def _refuse_identity(state: State, command: RegisterNode) -> Refused | None:
         return Refused(
             "store_removed",
             f"store {command.store_id:016x} was removed from this cluster, and never comes back",
+            "make a new data directory: raftd init --join",
         )
     for member in state.members:
         if (member.name == command.name) != (member.store_id == command.store_id):
             return _wrong_store(command, member.name, member.store_id)
+    for rival in _rivals(state, command):
+        refusal = _refuse_rival(state, command, rival)
+        if refusal is not None:
+            return refusal
     old = state.nodes.get(command.name)
-    if old is None:
-        for node in state.nodes.values():
-            if node.store_id == command.store_id:
-                return _wrong_store(command, node.name, node.store_id)
-        return None
-    if old.store_id != command.store_id:
-        return Refused(
-            "name_taken",
-            f"node name {command.name!r} belongs to store {old.store_id:016x}, not {command.store_id:016x}",
-            "give the new node another name",
+    if (
+        old is not None
+        and old.store_id == command.store_id
+        and (
+            command.incarnation < old.incarnation
+            or (command.incarnation == old.incarnation and old.health is Health.LOST)
         )
-    if command.incarnation < old.incarnation or (
-        command.incarnation == old.incarnation and old.health is Health.LOST
     ):
         return Refused(
             "incarnation_lost",
@@ -145,6 +153,30 @@ def _refuse_identity(state: State, command: RegisterNode) -> Refused | None:
             "raise the incarnation and register again",
         )
     return None
+
+
+def _rivals(state: State, command: RegisterNode) -> tuple[Node, ...]:
+    """The nodes that have the name or the store, and not both."""
+    return tuple(
+        node
+        for node in state.nodes.values()
+        if (node.name == command.name) != (node.store_id == command.store_id)
+    )
+
+
+def _refuse_rival(state: State, command: RegisterNode, rival: Node) -> Refused | None:
+    """A name and a store that belong to a node stay with it; a member's are the member's once that node is lost."""
+    is_member = state.member(command.store_id) is not None
+    if is_member and rival.health is Health.LOST:
+        return None
+    if rival.store_id == command.store_id:
+        return _wrong_store(command, rival.name, rival.store_id)
+    return Refused(
+        "name_taken",
+        f"node name {command.name!r} belongs to store {rival.store_id:016x}, not {command.store_id:016x}",
+        "wait until its lease has run out" if is_member else "give the new node another name",
+        retryable=is_member,
+    )
 
 
 def _wrong_store(command: RegisterNode, name: str, store_id: int) -> Refused:

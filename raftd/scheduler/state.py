@@ -65,6 +65,8 @@ class State:
     Attributes:
         cluster_time_ms: the latest that any entry carried; it never goes back.
         kinds: every kind of task that a node has ever offered, in order of appearance.
+        members: the stores that take part in consensus, in the order in which they came.
+        removed_stores: tombstones; none of them is ever a member or an executor again.
         nodes: by name, in order of registration.
     """
 
@@ -154,8 +156,16 @@ class State:
         self.nodes[node.name] = node
         self.indexes.add_node(node)
 
+    def member(self, store_id: int) -> MemberRecord | None:
+        """The member of this store, or None."""
+        return next((member for member in self.members if member.store_id == store_id), None)
+
+    def node_of(self, store_id: int) -> Node | None:
+        """The node of this store, or None."""
+        return next((node for node in self.nodes.values() if node.store_id == store_id), None)
+
     def forget_node(self, node: Node) -> None:
-        """Drop the record of a node."""
+        """Drop the record of a node that executes nothing."""
         self.indexes.remove_node(node)
         del self.nodes[node.name]
 
