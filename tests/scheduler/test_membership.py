@@ -82,6 +82,10 @@ def holders(world: World) -> tuple[str, ...]:
     return found.holders
 
 
+def role(world: World, name: str) -> NodeRole:
+    return world.state.nodes[name].role
+
+
 def refused(members: Members, *changes: MembershipChange) -> str:
     refusal = check_change(members.world.state, changes)
     assert refusal is not None
@@ -181,15 +185,15 @@ def test_a_node_is_what_its_membership_says() -> None:
     members = Members()
     world = members.world
     world.do(replace(registration("n6"), role=NodeRole.VOTER))
-    assert world.state.nodes["n6"].role is NodeRole.VOTER, "of others it is what they say"
+    assert role(world, "n6") is NodeRole.VOTER, "of others it is what they say"
     members.change(learner(promote=True), learners=frozenset({6}))
-    assert world.state.nodes["n6"].role is NodeRole.LEARNER
+    assert role(world, "n6") is NodeRole.LEARNER
     world.do(replace(registration("n6", incarnation=2), role=NodeRole.VOTER))
-    assert world.state.nodes["n6"].role is NodeRole.LEARNER
+    assert role(world, "n6") is NodeRole.LEARNER
     members.change(voter(), voters=FOUNDERS | {6})
-    assert world.state.nodes["n6"].role is NodeRole.VOTER
+    assert role(world, "n6") is NodeRole.VOTER
     members.change(removal(6))
-    assert world.state.nodes["n6"].role is NodeRole.WORKER
+    assert role(world, "n6") is NodeRole.WORKER
 
 
 def test_a_node_of_a_removed_store_is_found_under_whatever_name_it_runs() -> None:
