@@ -236,6 +236,12 @@ def _reconcile(path: str, log: Wal, recovered: Recovered, snapshots: SnapshotSto
             f"a snapshot of entry {snapshot.index} was taken of a log that ends at {recovered.last_index}, or differs",
         )
     old = recovered.hard_state
+    if snapshot.index <= old.commit:
+        raise DamagedLog(
+            path,
+            0,
+            f"entry {snapshot.index} is committed, and the snapshot of that entry is of another term, {snapshot.term}",
+        )
     term = max(old.term, snapshot.term)
     hard_state = HardState(term, old.vote if term == old.term else 0, max(old.commit, snapshot.index))
     log.install(snapshot, hard_state, ())

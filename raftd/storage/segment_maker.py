@@ -26,6 +26,7 @@ class SegmentMaker:
         self._directory = directory
         self._temp = f"{directory}/{TEMP_NAME}"
         self._file: File | None = None
+        self._chain = 0
         self.zeroed_bytes = 0
 
     def zero_slice(self, size_bytes: int) -> None:
@@ -43,8 +44,8 @@ class SegmentMaker:
         while self._file is None or self.zeroed_bytes < size_bytes:
             self.zero_slice(size_bytes)
 
-    def publish(self, header: SegmentHeader, first_record: bytes = b"") -> tuple[File, int]:
-        """Finish the file, give it its name, and return it open with the chain that its header starts.
+    def name(self, header: SegmentHeader, first_record: bytes = b"") -> None:
+        """Finish the file and give it its name. Until this has returned, nothing of it counts, and it may be discarded.
 
         Args:
             header: its ``size_bytes`` is the size of the file, at least what was zeroed already.
@@ -52,12 +53,16 @@ class SegmentMaker:
         """
         self.prepare(header.size_bytes)
         assert self._file is not None, "prepared"
-        sector, chain = encode_header(header)
+        sector, self._chain = encode_header(header)
         self._file.pwrite(sector + first_record, 0)
         self._file.sync()
         self._fs.rename(self._temp, f"{self._directory}/{segment_name(header.sequence, header.first_index)}")
+
+    def publish(self) -> tuple[File, int]:
+        """Make its name durable, and return it open with the chain that its header starts."""
+        assert self._file is not None, "named"
         self._fs.fsync_dir(self._directory)
-        return self._file, chain
+        return self._file, self._chain
 
     def close(self) -> None:
         """Close an unfinished file; what it left is removed at the next start."""

@@ -44,6 +44,7 @@ class SnapshotWriter:
     Attributes:
         size_bytes: of what was written.
         received: it came from another node.
+        finished: it is whole and synced, and still there.
     """
 
     def __init__(self, store: SnapshotStore, path: str, place: Snapshot, received: bool) -> None:
@@ -53,6 +54,7 @@ class SnapshotWriter:
         self._place = place
         self.received = received
         self.size_bytes = 0
+        self.finished = False
         self._published: Snapshot | None = None
         self._file: File | None = None
         try:
@@ -90,6 +92,7 @@ class SnapshotWriter:
         except OSError as error:
             raise StorageFailed(f"syncing the snapshot {self.path}", error) from error
         self._file = None
+        self.finished = True
 
     def open(self) -> SnapshotReader:
         """Read it, under whatever name, once it is finished. Raises ``StorageFailed`` and ``DamagedLog``."""
@@ -109,6 +112,7 @@ class SnapshotWriter:
     def abort(self) -> None:
         """Remove it, unless it has its name; the second time, nothing happens. Raises ``StorageFailed``."""
         file, self._file = self._file, None
+        self.finished = False
         try:
             if file is not None:
                 file.close()
@@ -280,6 +284,8 @@ class SnapshotStore:
             StorageFailed: the disk refused.
         """
         with self._lock:
+            if not writer.finished:
+                raise RuntimeError(f"the snapshot {writer.path} is not finished, or was aborted")
             snapshot, newest = writer.snapshot, self._newest
             if newest is not None and snapshot.index < newest.index:
                 raise ValueError(f"a snapshot of entry {snapshot.index}, and there is one of {newest.index}")
@@ -307,20 +313,22 @@ class SnapshotStore:
             return _open(self.fs, self.path_of(snapshot), self.cluster_id)
 
     def load(self) -> None:
-        """Look at what the disk has: remove what was not finished and what is outlived, and verify the newest.
+        """Look at what the disk has: verify the newest, and remove what was not finished and what is outlived.
 
         Raises ``DamagedLog``; ``OSError`` where the disk refuses.
         """
         names = self.fs.listdir(self._directory)
         published = sorted(name for name in names if name.endswith(SUFFIX))
+        if published:
+            self._verify(published[-1])
         for name in names:
             if name.endswith(TEMP_SUFFIX) or name in published[:-1]:
                 self.fs.unlink(f"{self._directory}/{name}")
         # A name may have been made by a process that did not live to sync it, and the log relies on it from now on.
         self.fs.fsync_dir(self._directory)
-        if not published:
-            return
-        path = f"{self._directory}/{published[-1]}"
+
+    def _verify(self, name: str) -> None:
+        path = f"{self._directory}/{name}"
         reader = _open(self.fs, path, self.cluster_id)
         try:
             snapshot = reader.verify()

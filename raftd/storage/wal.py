@@ -63,7 +63,8 @@ def create_log(
     record, _ = encode_record(RecordKind.ITEMS, body, count, number=1, offset=SECTOR_BYTES, chain=chain)
     maker = SegmentMaker(fs, directory)
     try:
-        file, _ = maker.publish(header, record)
+        maker.name(header, record)
+        file, _ = maker.publish()
         file.close()
     except OSError as error:
         raise StorageFailed(f"making the log in {directory}", error) from error
@@ -82,6 +83,7 @@ class Wal:
         self._offset = tail.offset
         self._number = tail.number
         self._chain = tail.chain
+        self._base_index = recovered.base_index
         self._last_index = recovered.last_index
         self._last_term = recovered.term(recovered.last_index) or 0
         self._hard_state = recovered.hard_state
@@ -122,7 +124,7 @@ class Wal:
             return
         if not entries and hard_state is None:
             return
-        self._check_order(self._last_index, entries)
+        self._check_order(self._base_index, self._last_index, entries)
         self._append(hard_state, entries, None)
 
     def install(self, snapshot: Snapshot, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
@@ -136,10 +138,12 @@ class Wal:
         Raises ``StorageFull`` and ``StorageFailed``, as ``append``.
         """
         self._check_alive()
-        self._check_order(snapshot.index, entries)
-        self._append(
-            hard_state if hard_state is not None else self._held, entries, (snapshot.index, snapshot.term)
-        )
+        self._check_order(snapshot.index, snapshot.index, entries)
+        hard_state = hard_state if hard_state is not None else self._held
+        commit = (hard_state or self._hard_state).commit
+        if commit > snapshot.index + len(entries):
+            raise ValueError(f"commit is {commit}, but the log would end at {snapshot.index + len(entries)}")
+        self._append(hard_state, entries, (snapshot.index, snapshot.term))
         self._purge(len(self._segments) - 1)
 
     def compact(self, index: int) -> None:
@@ -149,12 +153,15 @@ class Wal:
             index: covered by a snapshot that is complete and named.
         """
         self._check_alive()
-        # A segment without a record has no hard state yet, and its predecessor may lack its seal.
-        last = len(self._segments) - 1 if self._offset > SECTOR_BYTES else len(self._segments) - 2
+        if self._offset == SECTOR_BYTES:
+            # Nothing is in this segment yet, no hard state either, and the one before it may be as empty.
+            return
         count = 0
-        while count < last and self._segments[count + 1][1] - 1 <= index:
+        while count < len(self._segments) - 1 and self._segments[count + 1][1] - 1 <= index:
             count += 1
         self._purge(count)
+        if count:
+            self._base_index = max(self._base_index, self._segments[0][1] - 1)
 
     def purge_replaced(self, count: int) -> None:
         """Remove the first segments, which a snapshot has replaced. Raises ``StorageFailed``."""
@@ -203,9 +210,11 @@ class Wal:
             raise self._failure
 
     @staticmethod
-    def _check_order(last_index: int, entries: Sequence[Entry]) -> None:
+    def _check_order(base_index: int, last_index: int, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            if not 0 < entry.index <= last_index + 1:
+            if entry.index <= base_index:
+                raise ValueError(f"entry {entry.index} in a log that begins behind entry {base_index}")
+            if entry.index > last_index + 1:
                 raise ValueError(f"entry {entry.index} cannot follow entry {last_index}")
             last_index = entry.index
 
@@ -214,10 +223,11 @@ class Wal:
             self._write(hard_state, entries, base)
         except OSError as error:
             raise self._fail("writing the log", error) from error
+        if base is not None:
+            self._base_index = base[0]
+            self._last_index, self._last_term = base
         if entries:
             self._last_index, self._last_term = entries[-1].index, entries[-1].term
-        elif base is not None:
-            self._last_index, self._last_term = base
         if hard_state is not None:
             self._hard_state = hard_state
         self._held = None
@@ -244,10 +254,6 @@ class Wal:
         return self._hard_state if hard_state is None and not begun else hard_state
 
     def _roll(self, size: int) -> None:
-        try:
-            self._maker.prepare(size)
-        except OSError as error:
-            raise self._no_room("preallocating the next log segment", error) from error
         seal, seal_chain = encode_seal(number=self._number, offset=self._offset, chain=self._chain)
         old = self._header
         header = SegmentHeader(
@@ -259,7 +265,11 @@ class Wal:
             seal_chain,
             self._last_term,
         )
-        file, chain = self._maker.publish(header)
+        try:
+            self._maker.name(header)
+        except OSError as error:
+            raise self._no_room("making the next log segment", error) from error
+        file, chain = self._maker.publish()
         self._file.pwrite(seal, self._offset)
         self._file.sync()
         self._file.close()

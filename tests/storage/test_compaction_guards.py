@@ -1,0 +1,200 @@
+"""What keeps a compacted log readable: when segments may go, what may follow a base, and what no start may accept."""
+
+from __future__ import annotations
+
+import copy
+import errno
+
+import pytest
+
+from raftd.raft.types import Configuration, Entry, HardState, Snapshot
+from raftd.storage.errors import DamagedLog, StorageFailed, StorageFull
+from raftd.storage.snapshots import SnapshotStore, open_snapshots
+from raftd.storage.wal import Wal, open_log
+from tests.sim.disk import SimulatedCrash, SimulatedDisk
+from tests.storage.logs import CLUSTER, GENESIS, SEGMENT_BYTES, STORE, entry, make_log, reopen
+from tests.storage.test_compaction import VOTERS, Store, new_disk, opened, opened_again, written
+
+SNAPSHOT = Snapshot(20, 4, Configuration((1,)))
+
+
+def full_segment(disk: SimulatedDisk) -> Wal:
+    """A log whose second segment is nearly full and whose first one may go."""
+    make_log(disk)
+    wal, _ = reopen(disk)
+    wal.append(HardState(2, 7, 1), [entry(2, 2, b"a" * 2400)], sync=True)
+    wal.append(HardState(2, 7, 2), [entry(3, 2, b"b" * 2400)], sync=True)
+    assert wal.segment_sequence == 2
+    return wal
+
+
+def test_a_segment_without_a_record_keeps_the_one_before_it_that_has_the_hard_state() -> None:
+    """Two rolls whose first record never came: the last two segments are empty, and the one before has the vote."""
+    disk = SimulatedDisk()
+    wal = full_segment(disk)
+    for size in (2400, 9000):
+        # It does not fit: the next segment is made, and the machine stops before its record.
+        disk.crash_at = disk.step_count + next_record(disk, wal, size)
+        with pytest.raises(SimulatedCrash):
+            wal.append(None, [entry(4, 2, b"c" * size)], sync=True)
+        disk.power_off(names=lambda count: count)
+        wal, _ = reopen(disk)
+    assert wal.segment_sequence == 4
+    wal.compact(3)
+    disk.power_off()
+    wal, recovered = reopen(disk)
+    assert recovered.hard_state == HardState(2, 7, 2)
+    # As soon as there is a record the older ones may go.
+    wal.append(None, [entry(4, 2)], sync=True)
+    wal.compact(3)
+    disk.power_off()
+    assert reopen(disk)[1].hard_state == HardState(2, 7, 2)
+    assert len([name for name in disk.listdir("/log") if name.endswith(".wal")]) == 1
+
+
+def next_record(disk: SimulatedDisk, wal: Wal, size: int) -> int:
+    """How many steps an append takes before it writes its record: tried on a copy of the disk."""
+    trial_disk = copy.deepcopy(disk)
+    trial_disk.power_off(names=lambda count: count)
+    trial, _ = reopen(trial_disk)
+    before = trial_disk.step_count
+    trial.append(None, [entry(4, 2, b"c" * size)], sync=True)
+    return trial_disk.step_count - before - 2
+
+
+@pytest.mark.parametrize("index", [19, 20])
+def test_no_entry_may_replace_what_a_snapshot_holds(index: int) -> None:
+    disk = SimulatedDisk()
+    make_log(disk)
+    wal, _ = reopen(disk)
+    wal.install(SNAPSHOT, HardState(4, 0, 20), [entry(21, 4)])
+    with pytest.raises(ValueError, match="behind entry 20"):
+        wal.append(None, [entry(index, 4)], sync=True)
+    with pytest.raises(ValueError, match="behind entry 30"):
+        wal.install(Snapshot(30, 4, Configuration((1,))), None, [entry(index, 4)])
+    wal.append(HardState(5, 0, 20), [entry(21, 5)], sync=True)
+    disk.power_off()
+    wal, recovered = reopen(disk)
+    assert recovered.entries == [entry(21, 5)]
+    with pytest.raises(ValueError, match="behind entry 20"):
+        wal.append(None, [entry(index, 4)], sync=True)
+
+
+def test_no_snapshot_may_leave_a_log_that_ends_before_what_is_committed() -> None:
+    disk = SimulatedDisk()
+    make_log(disk)
+    wal, _ = reopen(disk)
+    wal.append(HardState(1, 0, 2), [entry(2), entry(3)], sync=True)
+    with pytest.raises(ValueError, match="commit is 2"):
+        wal.install(Snapshot(1, 1, Configuration((1,))), None, ())
+    disk.power_off()
+    assert reopen(disk)[1].hard_state == HardState(1, 0, 2)
+
+
+@pytest.mark.parametrize("received", [False, True])
+def test_a_snapshot_that_contradicts_what_is_committed_is_damage_whoever_made_it(received: bool) -> None:
+    disk = new_disk()
+    store = Store(disk)
+    store.append(HardState(3, 5, 4), entry(2, 2), entry(3, 2), entry(4, 2))
+    store.directory.snapshots.publish(written(store.directory, 3, 3, received=received))
+    disk.power_off()
+    for _ in range(2):
+        with pytest.raises(DamagedLog):
+            opened(disk)
+        disk.power_off()
+    _, untouched = open_log(
+        disk, "/data/log", cluster_id=CLUSTER, store_id=STORE, segment_bytes=SEGMENT_BYTES
+    )
+    assert untouched.entries == [GENESIS, entry(2, 2), entry(3, 2), entry(4, 2)]
+
+
+def test_a_damaged_snapshot_halts_before_the_one_that_it_replaced_is_removed() -> None:
+    disk = new_disk()
+    store = Store(disk)
+    store.append(HardState(2, 0, 1), entry(2, 2), entry(3, 2))
+    store.take(2, 2)
+    (older,) = disk.listdir("/data/snapshots")
+    whole = disk.read(f"/data/snapshots/{older}")
+    store.take(3, 2)
+    (newer,) = disk.listdir("/data/snapshots")
+    disk.power_off()
+    disk.put(f"/data/snapshots/{older}", whole)
+    disk.flip_bit(f"/data/snapshots/{newer}", 8000)
+    with pytest.raises(DamagedLog, match=newer):
+        opened(disk)
+    assert disk.listdir("/data/snapshots") == sorted([older, newer])
+    disk.power_off()
+    disk.flip_bit(f"/data/snapshots/{newer}", 8000)
+    assert opened(disk).snapshots.newest == Snapshot(3, 2, VOTERS, 10240)
+    assert disk.listdir("/data/snapshots") == [newer]
+
+
+def test_only_a_finished_file_gets_a_name() -> None:
+    store = Store(new_disk())
+    writer = store.directory.snapshots.begin(1, 1, VOTERS, received=False)
+    writer.write(b"half")
+    with pytest.raises(RuntimeError, match="not finished"):
+        store.directory.snapshots.publish(writer)
+    writer.finish()
+    writer.abort()
+    with pytest.raises(RuntimeError, match="not finished"):
+        store.directory.snapshots.publish(writer)
+    assert store.directory.snapshots.newest is None
+    assert opened_again(store.disk).snapshots.newest is None
+
+
+@pytest.mark.parametrize("what", ["create", "write", "sync", "rename"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_no_room_for_any_step_that_makes_a_segment_is_no_failure(what: str, code: int) -> None:
+    disk = SimulatedDisk()
+    wal = full_segment(disk)
+    more = entry(4, 2, b"c" * 2400)
+    steps = [step for step, _ in steps_of(more)]
+    made = [number for number, step in enumerate(steps[: steps.index("rename") + 1]) if step == what]
+    assert made
+    for number in made:
+        disk = SimulatedDisk()
+        wal = full_segment(disk)
+        disk.fail_at = {disk.step_count + number: code}
+        with pytest.raises(StorageFull):
+            wal.append(None, [more], sync=True)
+        assert "next.tmp" not in disk.listdir("/log")
+        wal.append(None, [more], sync=True)
+        disk.power_off()
+        assert reopen(disk)[1].entries[-1] == more
+
+
+def test_no_room_when_the_segment_has_its_name_already_is_a_failure() -> None:
+    more = entry(4, 2, b"c" * 2400)
+    disk = SimulatedDisk()
+    wal = full_segment(disk)
+    number = [step for step, _ in steps_of(more)].index("fsync_dir")
+    disk.fail_at = {disk.step_count + number: errno.ENOSPC}
+    with pytest.raises(StorageFailed):
+        wal.append(None, [more], sync=True)
+
+
+def steps_of(more: Entry) -> list[tuple[str, str]]:
+    """What an append that rolls asks of the disk."""
+    disk = SimulatedDisk()
+    wal = full_segment(disk)
+    before = len(disk.trace)
+    wal.append(None, [more], sync=True)
+    return disk.trace[before:]
+
+
+def test_snapshots_on_the_disk_are_told_apart() -> None:
+    disk = new_disk()
+    store = Store(disk)
+    store.take(1, 1)
+    (name,) = disk.listdir("/data/snapshots")
+    path = f"/data/snapshots/{name}"
+    with pytest.raises(DamagedLog, match="of cluster"):
+        open_snapshots(disk, "/data/snapshots", CLUSTER + 1)
+    whole = disk.read(path)
+    other = SnapshotStore(disk, "/data/snapshots", CLUSTER).path_of(Snapshot(7, 1, VOTERS))
+    disk.kill_process()
+    disk.put(other, whole)
+    with pytest.raises(DamagedLog, match="under another name") as raised:
+        opened(disk)
+    assert raised.value.file == other
