@@ -40,7 +40,11 @@ FORMAT_VERSION = 1
 _LENGTH_BYTES = 4
 _MAX_SLICE_BYTES = 1 << 30
 _RECORDS = 256
-_PAYLOAD_BYTES = 256 * 1024
+_NODES = 16
+"""Few, for one node may have many labels, kinds and slots."""
+_SLICE_BYTES = 256 * 1024
+_ATTEMPT_BYTES = 256
+"""What an attempt costs beside its reason: about as long to encode as so many bytes."""
 
 
 def encode_snapshot(frozen: FrozenState) -> Iterator[bytes]:
@@ -160,8 +164,8 @@ def _encode_head(frozen: FrozenState) -> pb.SnapshotHead:
 
 
 def _node_slices(frozen: FrozenState, ended: pb.SnapshotEnd) -> Iterator[bytes]:
-    for start in range(0, len(frozen.nodes), _RECORDS):
-        part = frozen.nodes[start : start + _RECORDS]
+    for start in range(0, len(frozen.nodes), _NODES):
+        part = frozen.nodes[start : start + _NODES]
         ended.nodes += len(part)
         yield _frame(pb.SnapshotSlice(nodes=[encode_node(node) for node in part]))
 
@@ -172,7 +176,7 @@ def _job_slices(frozen: FrozenState, numbers: SpecNumbers, ended: pb.SnapshotEnd
         size_bytes += numbers.introduce(job.spec, piece)
         piece.jobs.append(encode_job(job, numbers))
         ended.jobs += 1
-        if len(piece.jobs) == _RECORDS or size_bytes > _PAYLOAD_BYTES:
+        if len(piece.jobs) == _RECORDS or size_bytes > _SLICE_BYTES:
             yield _frame(piece)
             piece, size_bytes = pb.SnapshotSlice(), 0
     if piece.jobs:
@@ -182,14 +186,20 @@ def _job_slices(frozen: FrozenState, numbers: SpecNumbers, ended: pb.SnapshotEnd
 def _task_slices(frozen: FrozenState, numbers: SpecNumbers, ended: pb.SnapshotEnd) -> Iterator[bytes]:
     piece, size_bytes = pb.SnapshotSlice(), 0
     for task in chain.from_iterable(chunk.values() for chunk in frozen.tasks):
-        size_bytes += numbers.introduce(task.spec, piece)
+        size_bytes += numbers.introduce(task.spec, piece) + _weight(task)
         piece.tasks.append(encode_task(task, numbers))
         ended.tasks += 1
-        if len(piece.tasks) == _RECORDS or size_bytes > _PAYLOAD_BYTES:
+        if len(piece.tasks) == _RECORDS or size_bytes > _SLICE_BYTES:
             yield _frame(piece)
             piece, size_bytes = pb.SnapshotSlice(), 0
     if piece.tasks:
         yield _frame(piece)
+
+
+def _weight(task: Task) -> int:
+    """About how many bytes a task adds, without its spec."""
+    inline_bytes = len(task.result) if isinstance(task.result, bytes) else 0
+    return inline_bytes + sum([_ATTEMPT_BYTES + len(attempt.reason) for attempt in task.attempts])
 
 
 def _request_slices(frozen: FrozenState, ended: pb.SnapshotEnd) -> Iterator[bytes]:

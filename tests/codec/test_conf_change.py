@@ -21,8 +21,6 @@ CHANGES = st.builds(
 )
 
 
-
-
 @given(st.lists(CHANGES, min_size=1, max_size=4, unique_by=lambda change: change.store_id).map(tuple))
 def test_changes_come_back_as_they_were(changes: tuple[MembershipChange, ...]) -> None:
     data = encode_conf_change(changes)
@@ -44,9 +42,17 @@ def removal(store_id: int) -> MembershipChange:
     return MembershipChange(MembershipChangeKind.REMOVE, store_id)
 
 
-@pytest.mark.parametrize("changes", [(), (removal(0),), (removal(1 << 64),), (removal(2), removal(2))])
-def test_what_no_entry_can_change_is_not_written(changes: tuple[MembershipChange, ...]) -> None:
-    with pytest.raises(ValueError, match="."):
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ((), "without changes"),
+        ((removal(0),), "must be positive"),
+        ((removal(1 << 64),), "out of range"),
+        ((removal(2), removal(2)), "twice"),
+    ],
+)
+def test_what_no_entry_can_change_is_not_written(changes: tuple[MembershipChange, ...], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
         encode_conf_change(changes)
 
 

@@ -1,5 +1,7 @@
 """Snapshots in bytes: equal states come back, in slices of bounded size; damage and later versions are told."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,9 +10,24 @@ from raftd.codec.snapshot import decode_snapshot, encode_snapshot
 from raftd.errors import StorageError, UnknownFormat
 from raftd.pb import log_pb2 as pb
 from raftd.scheduler import invariants
-from raftd.scheduler.model import ArraySpec, AttemptOutcome, BlobRef, Settings, TaskSpec
+from raftd.scheduler.attempts import MAX_REASON_CHARS
+from raftd.scheduler.model import (
+    ArraySpec,
+    Attempt,
+    AttemptOutcome,
+    BlobRef,
+    FencingToken,
+    MemberRecord,
+    Settings,
+    Standing,
+    TaskSpec,
+)
 from raftd.scheduler.state import State
 from tests.scheduler.world import GENESIS, World, submission
+
+CRASHED = Attempt(
+    1, "n1", 0, 1, FencingToken(1, 1), 1, outcome=AttemptOutcome.CRASHED, reason="x" * MAX_REASON_CHARS
+)
 
 
 def busy_world() -> World:
@@ -46,6 +63,38 @@ def test_an_empty_state_comes_back() -> None:
     assert decode_snapshot(encode_snapshot(State().freeze())).freeze() == State().freeze()
 
 
+MEMBERS = st.builds(
+    MemberRecord,
+    st.text(max_size=70),
+    st.integers(1, (1 << 64) - 1),
+    st.text(max_size=70),
+    st.sampled_from(Standing),
+    st.booleans(),
+    st.integers(0, (1 << 64) - 1),
+)
+
+
+@given(st.lists(MEMBERS, max_size=9), st.frozensets(st.integers(1, (1 << 64) - 1), max_size=9))
+def test_members_and_removed_stores_come_back_in_order_and_equal_ones_have_equal_bytes(
+    members: list[MemberRecord], removed: frozenset[int]
+) -> None:
+    state = State()
+    state.members, state.removed_stores = tuple(members), removed
+    written = list(encode_snapshot(state.freeze()))
+    again = decode_snapshot(written)
+    assert (again.members, again.removed_stores) == (tuple(members), removed)
+    assert invariants.state_hash(again) == invariants.state_hash(state)
+    assert list(encode_snapshot(again.freeze())) == written
+
+
+def test_a_standing_of_a_later_version_stops_this_build() -> None:
+    head = pb.SnapshotSlice.FromString(next(encode_snapshot(busy_world().state.freeze()))[4:])
+    head.head.members[0].standing = 9
+    data = head.SerializeToString()
+    with pytest.raises(UnknownFormat, match="Standing 9"):
+        decode_snapshot([len(data).to_bytes(4, "big") + data, encoded_end()])
+
+
 @given(st.integers(1, 400))
 def test_the_parts_may_be_cut_anywhere(size: int) -> None:
     world = busy_world()
@@ -72,10 +121,20 @@ def test_slices_are_small_enough_to_do_other_work_in_between() -> None:
         world.accept(submission(f"job-{part}", TaskSpec("noop"), ArraySpec(0, 999)))
     for number in range(20):
         world.accept(submission(f"big-{number}", TaskSpec("noop", payload=bytes(200_000))))
+    # Many attempts with long reasons, and large results within the records.
+    for task in list(world.state.tasks.values())[:1_000]:
+        world.state.tasks.put(task.id, replace(task, attempts=(CRASHED,) * 20, result=bytes(4_096)))
+    tasks = 0
     for piece in encode_snapshot(world.state.freeze()):
         message = pb.SnapshotSlice.FromString(piece[4:])
         assert len(message.tasks) <= 256
         assert len(piece) < 600_000
+        tasks += len(message.tasks)
+    assert tasks == 3_020
+
+
+def encoded_end() -> bytes:
+    return list(encode_snapshot(State().freeze()))[-1]
 
 
 def whole_snapshot() -> bytes:
