@@ -16,6 +16,8 @@ and ``wal``.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 
 from raftd.raft.types import Entry, HardState
@@ -25,6 +27,7 @@ from raftd.storage.errors import (
     DataDirectoryLocked,
     NotInitialised,
     StorageFailed,
+    StorageFull,
 )
 from raftd.storage.filesystem import FileSystem, Lock, LockHeld, RealFileSystem
 from raftd.storage.identity import (
@@ -192,10 +195,14 @@ class DataDirectory:
             store_id=identity.store_id,
             segment_bytes=segment_bytes,
         )
-        recovered = _reconcile(f"{path}/{LOG_DIRECTORY}", log, recovered, snapshots)
-        opened = cls(fs, path, lock, identity, incarnation, log, recovered, snapshots)
-        # Its directory sync also covers names that a process made and did not live to sync.
-        opened.next_incarnation()
+        try:
+            recovered = _reconcile(f"{path}/{LOG_DIRECTORY}", log, recovered, snapshots)
+            opened = cls(fs, path, lock, identity, incarnation, log, recovered, snapshots)
+            # Its directory sync also covers names that a process made and did not live to sync.
+            opened.next_incarnation()
+        except BaseException:
+            log.close()
+            raise
         return opened
 
     def next_incarnation(self) -> int:
@@ -244,7 +251,11 @@ def _reconcile(path: str, log: Wal, recovered: Recovered, snapshots: SnapshotSto
         )
     term = max(old.term, snapshot.term)
     hard_state = HardState(term, old.vote if term == old.term else 0, max(old.commit, snapshot.index))
-    log.install(snapshot, hard_state, ())
+    try:
+        log.install(snapshot, hard_state, ())
+    except StorageFull as full:
+        # Nobody waits for room here: the process ends, and is started again.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from full
     return Recovered(hard_state, [], recovered.torn_tail, snapshot.index, snapshot.term)
 
 

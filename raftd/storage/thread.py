@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Protocol
@@ -220,11 +221,12 @@ class StorageThread:
 
     def _run(self) -> None:
         try:
-            while (group := self._next_group()) is not None:
-                self._write_when_there_is_room(group)
-            self._log.close()
-        except (_GivenUp, StorageFull):
-            return
+            with suppress(_GivenUp):
+                while (group := self._next_group()) is not None:
+                    self._write_when_there_is_room(group)
+            # A commit that was held back and finds no room is learned again from any leader.
+            with suppress(StorageFull):
+                self._log.close()
         except BaseException as error:
             # Whatever it is, nothing of the group is durable for certain: the host ends the process.
             self._on_failure(error)
@@ -282,6 +284,8 @@ class StorageThread:
                 return self._queue.get(timeout=IDLE_FLUSH_S)
             except Empty:
                 self._flush()
+                if self._full:
+                    return self._wait()
         return self._queue.get()
 
     def _look_for_room(self) -> None:

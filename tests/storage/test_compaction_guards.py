@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import errno
+import os
+from pathlib import Path
 
 import pytest
 
 from raftd.raft.types import Configuration, Entry, HardState, Snapshot
+from raftd.storage.directory import DataDirectory, init_directory
 from raftd.storage.errors import DamagedLog, StorageFailed, StorageFull
+from raftd.storage.identity import Identity
 from raftd.storage.snapshots import SnapshotStore, open_snapshots
 from raftd.storage.wal import Wal, open_log
 from tests.sim.disk import SimulatedCrash, SimulatedDisk
-from tests.storage.logs import CLUSTER, GENESIS, SEGMENT_BYTES, STORE, entry, make_log, reopen
-from tests.storage.test_compaction import VOTERS, Store, new_disk, opened, opened_again, written
+from tests.storage.logs import CLUSTER, FIRST, GENESIS, SEGMENT_BYTES, STORE, entry, make_log, reopen
+from tests.storage.test_compaction import BODY, VOTERS, Store, new_disk, opened, opened_again, written
 
 SNAPSHOT = Snapshot(20, 4, Configuration((1,)))
 
@@ -198,3 +202,71 @@ def test_snapshots_on_the_disk_are_told_apart() -> None:
     with pytest.raises(DamagedLog, match="under another name") as raised:
         opened(disk)
     assert raised.value.file == other
+
+
+def test_a_start_that_finds_no_room_to_take_a_snapshot_in_says_so_and_a_later_one_does_it() -> None:
+    disk = new_disk()
+    store = Store(disk)
+    store.append(HardState(3, 5, 1), entry(2, 2))
+    store.directory.snapshots.publish(written(store.directory, 9, 3, received=True))
+    disk.power_off()
+    disk.free_bytes = 1000
+    with pytest.raises(StorageFailed, match="No space left") as raised:
+        opened(disk)
+    assert "start the node again" in raised.value.try_
+    disk.free_bytes = None
+    assert opened(disk).recovered.base_index == 9
+
+
+def open_files(directory: Path) -> list[str]:
+    """What this process has open below a directory."""
+    links = [
+        os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink() and link.exists()
+    ]
+    return [link for link in links if link.startswith(str(directory))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the files of a process are listed on Linux")
+def test_a_start_that_is_refused_leaves_nothing_open(tmp_path: Path) -> None:
+    path = str(tmp_path / "n1")
+    init_directory(path, Identity(CLUSTER, STORE, "n1"), FIRST, [GENESIS], segment_bytes=SEGMENT_BYTES)
+    directory = DataDirectory.open(path, segment_bytes=SEGMENT_BYTES)
+    directory.snapshots.publish(written(directory, 9, 2))
+    directory.log.close()
+    directory.close()
+    with pytest.raises(DamagedLog):
+        DataDirectory.open(path, segment_bytes=SEGMENT_BYTES)
+    assert open_files(tmp_path) == []
+
+
+def test_a_compacted_store_on_a_real_file_system(tmp_path: Path) -> None:
+    path = str(tmp_path / "n1")
+    init_directory(path, Identity(CLUSTER, STORE, "n1"), FIRST, [GENESIS], segment_bytes=SEGMENT_BYTES)
+    directory = DataDirectory.open(path, segment_bytes=SEGMENT_BYTES)
+    for index in range(2, 30):
+        directory.log.append(HardState(2, 7, index), [entry(index, 2, b"d" * 700)], sync=True)
+    before = len(os.listdir(f"{path}/log"))
+    snapshot = directory.snapshots.publish(written(directory, 25, 2))
+    directory.log.compact(20)
+    assert len(os.listdir(f"{path}/log")) < before - 3
+    reader = directory.snapshots.open(snapshot)
+    assert directory.snapshots.publish(written(directory, 26, 2)).index == 26
+    assert b"".join(iter(lambda: reader.read(1000), b"")) == BODY
+    reader.close()
+    directory.log.close()
+    directory.close()
+    directory = DataDirectory.open(path, segment_bytes=SEGMENT_BYTES)
+    assert 10 < directory.recovered.base_index <= 20
+    assert directory.recovered.last_index == 29
+    assert directory.recovered.hard_state == HardState(2, 7, 29)
+    writer = written(directory, 40, 3, received=True)
+    directory.log.install(writer.publish(), HardState(3, 0, 40), [entry(41, 3)])
+    assert len([name for name in os.listdir(f"{path}/log") if name.endswith(".wal")]) == 1
+    directory.log.close()
+    directory.close()
+    directory = DataDirectory.open(path, segment_bytes=SEGMENT_BYTES)
+    assert directory.recovered.entries == [entry(41, 3)]
+    assert directory.snapshots.newest == Snapshot(40, 3, VOTERS, len(BODY))
+    assert os.listdir(f"{path}/snapshots") == [f"{40:016x}-{3:016x}.snapshot"]
+    directory.log.close()
+    directory.close()

@@ -150,6 +150,7 @@ class FullLog(MemoryLog):
         super().__init__(FIRST, [GENESIS])
         self.full = True
         self.tries = 0
+        self.closed = False
 
     def append(self, hard_state: HardState | None, entries: Sequence[Entry], *, sync: bool) -> None:
         self.make_room()
@@ -159,6 +160,9 @@ class FullLog(MemoryLog):
         self.tries += 1
         if self.full:
             raise StorageFull("/log")
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def test_what_finds_no_room_waits_in_its_order_until_there_is() -> None:
@@ -182,6 +186,26 @@ def test_a_full_disk_does_not_keep_the_thread_from_ending_and_nothing_is_reporte
         wait_until(lambda: host.full == [True], 10, "the disk is full")
         assert thread.close(timeout_s=10)
     assert (host.done, host.failures) == ([], [])
+    assert log.closed
+
+
+class FullFlush(FullLog):
+    """A log that has room for all but the hard state that it holds back."""
+
+    @property
+    def has_held(self) -> bool:
+        return self.full
+
+    def flush(self) -> None:
+        self.make_room()
+
+
+def test_a_disk_that_has_no_room_for_a_held_commit_is_looked_at_again_although_nothing_is_queued() -> None:
+    log = FullFlush()
+    with running(log) as (_, host):
+        wait_until(lambda: host.full == [True], 10, "the disk is full")
+        log.full = False
+        wait_until(lambda: host.full == [True, False], 10, "there is room again")
 
 
 class InstallableFile:
