@@ -19,6 +19,7 @@ from raftd.raft.messages import (
     TimeoutNow,
 )
 from raftd.raft.state import RaftState
+from raftd.raft.transitions import Event
 from raftd.raft.types import MAX_TERM, NO_NODE, NodeId, Role
 
 
@@ -185,7 +186,7 @@ def _enter_term(state: RaftState, message: Message) -> bool:
     from_leader = (
         message.sender if isinstance(message, AppendEntries | InstallSnapshot | TimeoutNow) else NO_NODE
     )
-    state.become_follower(message.term, from_leader, "heard a later term")
+    state.become_follower(message.term, from_leader, Event.HEARD_LATER_TERM)
     return True
 
 
@@ -195,5 +196,5 @@ def _follows(state: RaftState, leader: NodeId) -> bool:
         # Two leaders in one term cannot be; whoever this is, the one already known is the elected one.
         return False
     if state.role is not Role.FOLLOWER or state.leader == NO_NODE:
-        state.become_follower(state.term, leader, "heard the leader")
+        state.become_follower(state.term, leader, Event.HEARD_LEADER)
     return True

@@ -6,6 +6,7 @@ from raftd.raft.leader import become_leader
 from raftd.raft.messages import RequestVote, RequestVoteReply
 from raftd.raft.quorum import VoteResult
 from raftd.raft.state import RaftState
+from raftd.raft.transitions import Event, role_after
 from raftd.raft.types import MAX_TERM, NO_NODE, Role
 
 
@@ -40,6 +41,7 @@ def _may_campaign(state: RaftState) -> bool:
 def handle_timeout_now(state: RaftState) -> None:
     """The leader of this term hands over: stand at once, without asking first (thesis §3.10)."""
     state.transfer_told = True
+    state.trace(Event.TOLD_TO_STAND)
     campaign_if_told(state)
 
 
@@ -50,27 +52,27 @@ def campaign_if_told(state: RaftState) -> None:
 
 
 def _become_pre_candidate(state: RaftState) -> None:
-    state.role = Role.PRE_CANDIDATE
+    state.role = role_after(state.role, Event.ASKS_PRE_VOTES)
     # Forget the leader, or this node would refuse others by a lease that it has itself given up, and a cluster of
     # such nodes would stay leaderless.
     state.leader = NO_NODE
     state.tracker.votes.clear()
     state.reset_election_timer()
-    state.trace("asks for pre-votes")
+    state.trace(Event.ASKS_PRE_VOTES)
     _request_votes(state, state.term + 1, pre_vote=True)
     # The own pre-vote promises nothing, so it need not wait for the disk.
     _count(state, state.tracker.record_vote(state.id, granted=True))
 
 
 def _become_candidate(state: RaftState, *, transfer: bool = False) -> None:
-    state.role = Role.CANDIDATE
+    state.role = role_after(state.role, Event.STANDS)
     state.leader = NO_NODE
     state.term += 1
     state.vote = state.id
     state.transfer_told = False
     state.tracker.votes.clear()
     state.reset_election_timer()
-    state.trace("stands for election")
+    state.trace(Event.STANDS)
     # The own vote is counted by `own_vote_durable`, when it is.
     _request_votes(state, state.term, pre_vote=False, transfer=transfer)
 
@@ -115,7 +117,7 @@ def handle_request_vote(state: RaftState, message: RequestVote) -> None:
     if granted and not message.pre_vote and state.vote != message.sender:
         state.vote = message.sender
         # Also ends an own pre-candidacy: who has helped another to be elected must not go on to disturb it.
-        state.become_follower(state.term, NO_NODE, "gave a vote")
+        state.become_follower(state.term, NO_NODE, Event.GAVE_VOTE)
         state.reset_election_timer()
     state.send_when_durable(
         RequestVoteReply(
@@ -141,7 +143,7 @@ def learn_commit(state: RaftState, message: RequestVote | RequestVoteReply) -> N
     learned = log.matches(message.commit, message.commit_term) and log.commit_to(message.commit)
     campaigns = state.role in (Role.PRE_CANDIDATE, Role.CANDIDATE)
     if learned and campaigns and log.has_unapplied_configuration():
-        state.become_follower(state.term, NO_NODE, "learned of a change")
+        state.become_follower(state.term, NO_NODE, Event.LEARNED_CHANGE)
 
 
 def handle_vote_reply(state: RaftState, message: RequestVoteReply) -> None:
@@ -159,4 +161,4 @@ def _count(state: RaftState, result: VoteResult) -> None:
             # Not before: enough others do not make up for an own vote that a crash could take back.
             become_leader(state)
     elif result is VoteResult.LOST:
-        state.become_follower(state.term, NO_NODE, "lost the election")
+        state.become_follower(state.term, NO_NODE, Event.LOST)

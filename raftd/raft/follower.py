@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from raftd.raft.messages import AppendEntries, AppendEntriesReply, InstallSnapshot, InstallSnapshotReply
 from raftd.raft.state import RaftState
+from raftd.raft.transitions import Event
 
 
 def handle_append(state: RaftState, message: AppendEntries) -> None:
@@ -77,7 +78,7 @@ def handle_install_snapshot(state: RaftState, message: InstallSnapshot) -> None:
             state.retract_from(log.commit + 1)
             log.restore(snapshot)
             state.restored.append(snapshot)
-            state.trace("takes a snapshot")
+            state.trace(Event.TAKES_SNAPSHOT)
     state.send_when_durable(
         InstallSnapshotReply(
             sender=state.id,

@@ -8,15 +8,14 @@ from raftd.raft import transfer
 from raftd.raft.messages import AppendEntries, AppendEntriesReply, InstallSnapshot, InstallSnapshotReply
 from raftd.raft.progress import Progress, ProgressState
 from raftd.raft.state import RaftState
+from raftd.raft.transitions import Event, role_after
 from raftd.raft.types import (
     NO_NODE,
     Entry,
     EntryTooLarge,
     EntryType,
-    InvariantViolation,
     NodeId,
     Proposed,
-    Role,
     TransferUnderWay,
     UncommittedLimit,
 )
@@ -26,9 +25,7 @@ Slice = tuple[tuple[Entry, ...], int]
 
 def become_leader(state: RaftState) -> None:
     """Won: probe everyone and append the no-op that lets the predecessors' entries commit (the paper, §5.4.2, §8)."""
-    if state.role is not Role.CANDIDATE:
-        raise InvariantViolation(f"node {state.id} would lead term {state.term} as a {state.role}")
-    state.role = Role.LEADER
+    state.role = role_after(state.role, Event.WON)
     state.leader = state.id
     state.election_elapsed = 0
     state.heartbeat_elapsed = 0
@@ -43,7 +40,7 @@ def become_leader(state: RaftState) -> None:
     if own is not None:
         own.acknowledge(state.log.durable_index)
     _append(state, (b"",))
-    state.trace("won the election")
+    state.trace(Event.WON)
 
 
 def propose(state: RaftState, datas: Sequence[bytes]) -> Proposed:
@@ -93,12 +90,12 @@ def tick(state: RaftState) -> None:
     patience = config.election_ticks if config.disk_stall_ticks is None else config.disk_stall_ticks
     if patience and stalled_since is not None and state.ticks - stalled_since > patience:
         # Its heartbeats need no disk and would keep it in office for ever, committing nothing.
-        state.become_follower(state.term, NO_NODE, "own disk stalled")
+        state.become_follower(state.term, NO_NODE, Event.DISK_STALLED)
         return
     if state.election_elapsed >= config.election_ticks:
         state.election_elapsed = 0
         if not state.tracker.quorum_is_active() and config.check_quorum:
-            state.become_follower(state.term, NO_NODE, "no quorum heard")
+            state.become_follower(state.term, NO_NODE, Event.NO_QUORUM)
             return
     transfer.tick(state)
     if state.heartbeat_elapsed >= config.heartbeat_ticks:

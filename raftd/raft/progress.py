@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from raftd.raft.inflights import Inflights
+from raftd.raft.types import InvariantViolation
 
 
 class ProgressState(enum.Enum):
@@ -17,6 +20,37 @@ class ProgressState(enum.Enum):
     PROBE = "probe"
     REPLICATE = "replicate"
     SNAPSHOT = "snapshot"
+
+
+class ProgressEvent(enum.StrEnum):
+    """What moves a follower from one state to another."""
+
+    ACKNOWLEDGED = "acknowledged what it was sent"
+    REFUSED = "refused an append"
+    UNREACHABLE = "messages to it were lost"
+    COMPACTED = "lacks what is compacted here"
+    STREAM_ENDED = "its stream has ended"
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressChange:
+    """The states in which it can happen, and the one that it leads to."""
+
+    before: tuple[ProgressState, ...]
+    after: ProgressState
+
+
+PROGRESS_CHANGES: Mapping[ProgressEvent, ProgressChange] = {
+    ProgressEvent.ACKNOWLEDGED: ProgressChange(
+        (ProgressState.PROBE, ProgressState.SNAPSHOT), ProgressState.REPLICATE
+    ),
+    ProgressEvent.REFUSED: ProgressChange((ProgressState.REPLICATE,), ProgressState.PROBE),
+    ProgressEvent.UNREACHABLE: ProgressChange((ProgressState.REPLICATE,), ProgressState.PROBE),
+    ProgressEvent.COMPACTED: ProgressChange(
+        (ProgressState.PROBE, ProgressState.REPLICATE), ProgressState.SNAPSHOT
+    ),
+    ProgressEvent.STREAM_ENDED: ProgressChange((ProgressState.SNAPSHOT,), ProgressState.PROBE),
+}
 
 
 class Progress:
@@ -46,27 +80,29 @@ class Progress:
         self.sent_commit = 0
         """The highest commit that was sent to it within reach of its log; only saves messages."""
 
-    def become_probe(self) -> None:
+    def _change(self, event: ProgressEvent) -> None:
         """Start over from what is known for certain; the window is forgotten."""
-        self.state = ProgressState.PROBE
+        change = PROGRESS_CHANGES[event]
+        if self.state not in change.before:
+            raise InvariantViolation(f"a follower in {self.state.value} cannot be one that {event}")
+        self.state = change.after
         self.next_index = self.match_index + 1
         self.pending_snapshot = 0
         self.probe_sent = False
-        self.sent_commit = 0
+        if change.after is not ProgressState.REPLICATE:
+            self.sent_commit = 0
         self.inflights.clear()
 
-    def become_replicate(self) -> None:
-        """The logs agree up to the match: stream from there."""
-        self.state = ProgressState.REPLICATE
-        self.next_index = self.match_index + 1
-        self.pending_snapshot = 0
-        self.probe_sent = False
-        self.inflights.clear()
+    def unreachable(self) -> bool:
+        """What was streamed may be lost: probe again. Answers whether there is a new probe to send."""
+        if self.state is not ProgressState.REPLICATE:
+            return False
+        self._change(ProgressEvent.UNREACHABLE)
+        return True
 
     def become_snapshot(self, index: int) -> None:
         """A snapshot up to the index is on its way; nothing else is sent."""
-        self.become_probe()
-        self.state = ProgressState.SNAPSHOT
+        self._change(ProgressEvent.COMPACTED)
         self.pending_snapshot = index
 
     def snapshot_reported(self, arrived: bool) -> None:
@@ -74,7 +110,7 @@ class Progress:
         heard: it may be busy with the snapshot still, or what broke the stream may last."""
         if self.state is ProgressState.SNAPSHOT:
             installed = self.pending_snapshot if arrived else 0
-            self.become_probe()
+            self._change(ProgressEvent.STREAM_ENDED)
             self.next_index = max(self.match_index, installed) + 1
             self.probe_sent = True
 
@@ -88,7 +124,7 @@ class Progress:
         if self.state is ProgressState.REPLICATE:
             self.inflights.free_to(index)
         elif index >= max(self.match_index, self.pending_snapshot):
-            self.become_replicate()
+            self._change(ProgressEvent.ACKNOWLEDGED)
         return advanced
 
     def reject(self, rejected_index: int, agree_at_most: int) -> bool:
@@ -99,7 +135,7 @@ class Progress:
         if self.state is ProgressState.REPLICATE:
             if rejected_index <= self.match_index or rejected_index >= self.next_index:
                 return False
-            self.become_probe()
+            self._change(ProgressEvent.REFUSED)
             return True
         if self.state is ProgressState.SNAPSHOT or rejected_index != self.next_index - 1:
             return False

@@ -13,9 +13,9 @@ from raftd.raft import core, election, leader, reconfiguration, transfer
 from raftd.raft.log import LogReader
 from raftd.raft.membership import ConfChange
 from raftd.raft.messages import Message
-from raftd.raft.progress import ProgressState
 from raftd.raft.ready import ProgressStatus, Ready, Status
 from raftd.raft.state import RaftState, TransitionHook
+from raftd.raft.transitions import Event
 from raftd.raft.types import (
     Config,
     Configuration,
@@ -152,8 +152,7 @@ class RawNode:
     def report_unreachable(self, node: NodeId) -> None:
         """The transport lost messages to the node: go back from streaming to probing it. Nothing on a non-leader."""
         progress = self.state.tracker.progress.get(node)
-        if progress is not None and progress.state is ProgressState.REPLICATE and node != self.state.id:
-            progress.become_probe()
+        if progress is not None and node != self.state.id and progress.unreachable():
             self.state.flush_wanted = True
 
     def has_ready(self) -> bool:
@@ -225,6 +224,7 @@ class RawNode:
         installed = state.log.durable(number)
         if installed is not None:
             state.snapshot = installed
+            state.trace(Event.INSTALLED_SNAPSHOT)
         if state.role is Role.CANDIDATE:
             election.own_vote_durable(state)
         elif state.role is Role.LEADER:

@@ -36,6 +36,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raftd.raft.messages import Message
+from raftd.raft.transitions import Event
 from raftd.raft.types import (
     NO_NODE,
     Configuration,
@@ -87,18 +88,26 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One line of the trace: the node changed its role, term, vote, leader or configuration, or took a snapshot."""
+    """One line of the trace: what happened to the node, and how it stands now.
+
+    Every change of its role, term, vote, leader and configuration is one, and so are the steps of a transfer and of
+    installing a snapshot.
+    """
 
     node: NodeId
-    event: str
+    event: Event
     role: Role
     term: int
     vote: NodeId
     leader: NodeId
     last_index: int
     commit: int
-    message: str = ""
-    """What came in and caused it, in words; empty for ticks and calls of the host."""
+    configuration: Configuration
+    """The one in force."""
+    transfer_target: NodeId = NO_NODE
+    """Whom this leader is handing over to."""
+    message: Message | None = None
+    """What came in and caused it; None for ticks, for calls of the host and for writes that became durable."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from raftd.raft import leader, transfer
 from raftd.raft.membership import LEAVE_JOINT, ConfChange, InvalidConfChange, next_configuration
 from raftd.raft.state import RaftState
+from raftd.raft.transitions import Event
 from raftd.raft.types import NO_NODE, Configuration, EntryType, InvariantViolation, Proposed, Role
 
 
@@ -64,13 +65,14 @@ def install(state: RaftState, configuration: Configuration) -> None:
                 leader.tell_commit(state, node, progress)
     if configuration != state.configuration:
         state.tracker.reconfigure(configuration, state.log.last_index, leads=state.role is Role.LEADER)
-        state.trace("has another configuration")
+        state.trace(Event.CONFIGURED)
     if state.role is not Role.FOLLOWER and not configuration.is_voter(state.id):
         _give_way(state)
     elif state.role is Role.LEADER:
         # Fewer may now be a quorum.
         if state.transfer_target not in (NO_NODE, *configuration.voters):
             state.transfer_target = NO_NODE
+            state.trace(Event.HANDOVER_IN_VAIN)
         state.lease.restart()
         leader.maybe_commit(state)
         state.reads.confirm(state.tracker.confirmed_round())
@@ -85,7 +87,7 @@ def _give_way(state: RaftState) -> None:
     if state.role is Role.LEADER:
         leader.flush(state)
         transfer.tell_heir(state)
-    state.become_follower(state.term, NO_NODE, "is no voter any more")
+    state.become_follower(state.term, NO_NODE, Event.NO_VOTER)
 
 
 def applied(state: RaftState) -> None:

@@ -16,6 +16,7 @@ from raftd.raft.quota import UncommittedQuota
 from raftd.raft.read_only import ReadOnly
 from raftd.raft.ready import Transition
 from raftd.raft.tracker import Tracker
+from raftd.raft.transitions import Event, role_after
 from raftd.raft.types import NO_NODE, Config, Configuration, HardState, NodeId, Role, Snapshot
 
 TransitionHook = Callable[[Transition], None]
@@ -96,6 +97,7 @@ class RaftState:
         self.held: list[Message] = []
         """May leave only when everything up to the next Ready is durable."""
         self.reset_election_timer()
+        self.trace(Event.STARTED)
 
     @property
     def configuration(self) -> Configuration:
@@ -136,7 +138,7 @@ class RaftState:
         if index <= self.log.last_index and self.held:
             self.held = [message for message in self.held if _attested_index(message) < index]
 
-    def become_follower(self, term: int, leader: NodeId, event: str) -> None:
+    def become_follower(self, term: int, leader: NodeId, event: Event) -> None:
         """Follow ``leader`` (0: whoever turns up) in ``term``, which is at least the current one."""
         if term > self.term:
             self.term = term
@@ -151,7 +153,7 @@ class RaftState:
             self.quota.clear()
             self.tracker.progress.clear()
             self.transfer_target = NO_NODE
-        self.role = Role.FOLLOWER
+        self.role = role_after(self.role, event)
         self.leader = leader
         self.tracker.votes.clear()
         self.flush_wanted = False
@@ -174,27 +176,25 @@ class RaftState:
             and self.election_elapsed < self.config.election_ticks
         )
 
-    def trace(self, event: str) -> None:
-        """Tell the hook, if there is one, that role, term, vote or leader changed."""
+    def trace(self, event: Event) -> None:
+        """Tell the hook, if there is one, what has happened."""
         if self.on_transition is not None:
             log = self.log
             self.on_transition(
                 Transition(
-                    self.id,
-                    event,
-                    self.role,
-                    self.term,
-                    self.vote,
-                    self.leader,
-                    log.last_index,
-                    log.commit,
-                    "" if self.cause is None else _in_words(self.cause),
+                    node=self.id,
+                    event=event,
+                    role=self.role,
+                    term=self.term,
+                    vote=self.vote,
+                    leader=self.leader,
+                    last_index=log.last_index,
+                    commit=log.commit,
+                    configuration=self.configuration,
+                    transfer_target=self.transfer_target,
+                    message=self.cause,
                 )
             )
-
-
-def _in_words(message: Message) -> str:
-    return f"{type(message).__name__} of term {message.term} from {message.sender:016x}"
 
 
 def _attested_index(message: Message) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from raftd.raft.messages import TimeoutNow
 from raftd.raft.state import RaftState
+from raftd.raft.transitions import Event
 from raftd.raft.types import NO_NODE, InvalidTransfer, NodeId
 
 
@@ -19,7 +20,7 @@ def begin(state: RaftState, to: NodeId) -> None:
         return
     state.transfer_target = to
     state.transfer_elapsed = 0
-    state.trace("hands over")
+    state.trace(Event.HANDS_OVER)
     # What the target lacks is sent even if it was sent before: it may be lost, and there is little time.
     state.tracker.progress[to].probe_sent = False
     state.flush_wanted = True
@@ -45,7 +46,7 @@ def tick(state: RaftState) -> None:
     state.transfer_elapsed += 1
     if state.transfer_elapsed >= state.config.election_ticks:
         state.transfer_target = NO_NODE
-        state.trace("did not hand over in time")
+        state.trace(Event.HANDOVER_TIMED_OUT)
 
 
 def tell_heir(state: RaftState) -> None:
