@@ -283,8 +283,7 @@ class StorageThread:
             try:
                 return self._queue.get(timeout=IDLE_FLUSH_S)
             except Empty:
-                self._flush()
-                if self._full:
+                if not self._flush():
                     return self._wait()
         return self._queue.get()
 
@@ -302,12 +301,14 @@ class StorageThread:
             self._next_look_s = self._clock() + self._full_retry_s
             self._on_full(full)
 
-    def _flush(self) -> None:
+    def _flush(self) -> bool:
+        """Whether there was room for it; a commit alone is learned again from any leader."""
         try:
             self._log.flush()
         except StorageFull:
-            # A commit alone is learned again from any leader.
             self._set_full(True)
+            return False
+        return True
 
     def _write_when_there_is_room(self, group: list[_Submission] | _Compaction) -> None:
         while True:
