@@ -127,6 +127,7 @@ class Snapshots:
         core: the node's loop.
         policy: when one is due.
         blocking: runs what waits for the disk.
+        chunk_bytes: what is written and sent at a time.
     """
 
     def __init__(
@@ -137,7 +138,9 @@ class Snapshots:
         core: Core,
         policy: Policy,
         blocking: Blocking = asyncio.to_thread,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
+        self._chunk_bytes = chunk_bytes
         self._files = files
         self._transport = transport
         self._applier = applier
@@ -197,7 +200,7 @@ class Snapshots:
             chunk = bytearray()
             for piece in slices:
                 chunk += piece
-                if len(chunk) >= CHUNK_BYTES:
+                if len(chunk) >= self._chunk_bytes:
                     await _outlast(self._blocking, file.write, bytes(chunk))
                     chunk.clear()
                 else:
@@ -260,7 +263,7 @@ class Snapshots:
             self._core.report_snapshot(receiver, ok)
 
     async def _chunks(self, reader: SnapshotReader) -> AsyncIterator[bytes]:
-        while chunk := await _outlast(self._blocking, reader.read, CHUNK_BYTES):
+        while chunk := await _outlast(self._blocking, reader.read, self._chunk_bytes):
             yield chunk
 
     # --- taking in ----------------------------------------------------------------------------------------------

@@ -11,9 +11,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from raftd.raft import invariants as core_invariants
-from raftd.raft.messages import AppendEntriesReply, Message, RequestVote, RequestVoteReply
+from raftd.raft.messages import (
+    AppendEntriesReply,
+    InstallSnapshotReply,
+    Message,
+    RequestVote,
+    RequestVoteReply,
+)
 from raftd.raft.ready import Transition
-from raftd.raft.types import Entry, EntryType, InvariantViolation, Role
+from raftd.raft.types import Configuration, Entry, EntryType, InvariantViolation, Role
 from raftd.scheduler import invariants as state_invariants
 from raftd.scheduler.replies import Reply
 from raftd.storage.recovery import Recovered
@@ -41,6 +47,12 @@ class Violation(AssertionError):
         super().__init__(f"{invariant}: {what}")
         self.invariant = invariant
         self.__cause__ = cause
+
+
+def is_quorum(configuration: Configuration, stores: set[int]) -> bool:
+    """Whether these are a majority of the voters, in both halves of a joint configuration."""
+    halves = [half for half in (configuration.voters, configuration.outgoing) if half]
+    return all(2 * len(stores.intersection(half)) > len(half) for half in halves)
 
 
 class Checks:
@@ -83,11 +95,11 @@ class Checks:
         """A machine is there, with a store that has entry 1."""
         self._durable[machine.store_id] = machine.durable
 
-    def recovered(self, machine: Machine, found: Recovered) -> None:
-        """A node starts with what its disk kept."""
+    def recovered(self, machine: Machine, found: Recovered, newest: int) -> None:
+        """A node starts with what its disk kept; ``newest`` is the last entry of its snapshot, 0 for none."""
         if found.torn_tail is not None:
             self._trace.count("torn tail")
-        wrong = machine.durable.came_back(found)
+        wrong = machine.durable.came_back(found, newest)
         if wrong:
             self.fail("DurableBeforeSay", f"{machine.name}: {wrong}")
         term = found.hard_state.term
@@ -98,14 +110,47 @@ class Checks:
 
     def begins(self, life: Life, found: Recovered) -> None:
         """A life begins with this log."""
-        life.chain = [b""]
+        life.chain = self._covered(life, found.base_index)
         self._extend(life, found.entries)
         self._lives[life.store_id] = life
+        life.seen_configuration = life.raw.state.configuration
+        if life.applier.last_applied:
+            self._trace.count("started from a snapshot")
+            self._restored(life)
 
     def ends(self, life: Life) -> None:
         """A life is over."""
         if self._lives.get(life.store_id) is life:
             del self._lives[life.store_id]
+
+    # Snapshots.
+
+    def installs(self, life: Life, index: int) -> None:
+        """A snapshot is about to take the place of a node's log."""
+        self._trace.count("snapshot installed")
+        life.chain = self._covered(life, index)
+
+    def restored(self, life: Life) -> None:
+        """A node's state is that of a snapshot now."""
+        if not life.process.fenced:
+            self._restored(life)
+
+    def _restored(self, life: Life) -> None:
+        """SnapshotEqualsReplay: it is the state of whoever applied the same entries one by one."""
+        self.same_state(life)
+        try:
+            state_invariants.check(life.state)
+        except state_invariants.InvariantBroken as error:
+            self.fail("StateInvariants", str(error), error)
+
+    def _covered(self, life: Life, index: int) -> list[bytes]:
+        if index >= len(self._committed):
+            self.fail(
+                "SnapshotEqualsReplay",
+                f"{life.name} has a snapshot of {index}, committed is {self.commit_index}",
+            )
+            index = self.commit_index
+        return self._committed[: index + 1]
 
     # What nodes do.
 
@@ -145,8 +190,9 @@ class Checks:
         own = self._durable[life.store_id]
         for index in range(first, min(len(life.chain), own.last_index + 1)):
             term = own.terms[index]
-            holders = sum(durable.has(index, term) for durable in self._durable.values())
-            if holders >= self._plan.quorum and self._plan.nodes > 1:
+            holders = {store for store, durable in self._durable.items() if durable.has(index, term)}
+            configuration = life.raw.state.configuration
+            if len(configuration.voters) > 1 and is_quorum(configuration, holders):
                 self._trace.count("figure 8")
                 return
 
@@ -171,7 +217,7 @@ class Checks:
                     self._vote(life.name, life.store_id, term, message.receiver)
                     kept = durable.votes.get(term) == message.receiver
                     self._require_durable(life, kept or on_disk > term, message)
-                case AppendEntriesReply(success=True):
+                case AppendEntriesReply(success=True) | InstallSnapshotReply(success=True):
                     has = durable.last_index >= message.match_index
                     self._require_durable(life, has or on_disk > term, message)
                 case _:
@@ -209,9 +255,9 @@ class Checks:
         if other != life.store_id:
             self.fail("OneLeaderPerTerm", f"n{other} and {life.name} lead term {term}")
         self._vote(life.name, life.store_id, term, life.store_id)
-        votes = sum(self._votes.get((voter, term)) == life.store_id for voter in self._plan.voters)
-        if votes < self._plan.quorum:
-            self.fail("QuorumsMeet", f"{life.name} leads term {term} with {votes} votes")
+        voters = {store for store in self._durable if self._votes.get((store, term)) == life.store_id}
+        if not is_quorum(life.raw.state.configuration, voters):
+            self.fail("QuorumsMeet", f"{life.name} leads term {term} with the votes of {sorted(voters)}")
         if self._durable[life.store_id].votes.get(term) != life.store_id:
             self.fail(
                 "DurableBeforeSay", f"{life.name} leads term {term}, and its disk has no vote of its own"
@@ -241,7 +287,7 @@ class Checks:
             return
         state = life.raw.state
         log = state.log
-        seen = (state.role, state.term, log.commit, log.last_index, log.applied)
+        seen = (state.role, state.term, log.commit, log.last_index, log.applied, state.configuration)
         if seen == life.seen:
             return
         life.seen = seen
@@ -255,6 +301,10 @@ class Checks:
             )
         if log.commit > life.seen_commit:
             self._committed_up_to(life, min(log.commit, len(life.chain) - 1))
+        if state.configuration != life.seen_configuration:
+            life.seen_configuration = state.configuration
+            if state.configuration.outgoing:
+                self._trace.count("joint configuration")
 
     def _by_process(self, process: Process) -> Life | None:
         for life in self._lives.values():
@@ -279,9 +329,13 @@ class Checks:
         self._committed_in.append(life.raw.state.term)
         term = life.raw.state.log.term(at) or 0
         self.commit_index = at
-        holders = sum(durable.has(at, term) for durable in self._durable.values())
-        if holders < self._plan.quorum:
-            self.fail("QuorumsMeet", f"{life.name} commits entry {at}, which {holders} disks hold")
+        holders = {store for store, durable in self._durable.items() if durable.has(at, term)}
+        # In one event it may have committed, and then applied a change of the configuration, or the other way round.
+        used = (life.raw.state.configuration, life.seen_configuration)
+        if not any(is_quorum(configuration, holders) for configuration in used):
+            self.fail(
+                "QuorumsMeet", f"{life.name} commits entry {at}, which the disks of {sorted(holders)} hold"
+            )
         for other in self._lives.values():
             state = other.raw.state
             if state.role is Role.LEADER and state.term > life.raw.state.term:
@@ -314,10 +368,12 @@ class Checks:
 
     def same_state(self, life: Life) -> None:
         """The state of this node is that of every other at the same index."""
-        state = life.state
-        digest = state_invariants.state_hash(state)
-        if self._states.setdefault(state.applied_index, digest) != digest:
-            self.fail("SameApply", f"the state of {life.name} after entry {state.applied_index} is another")
+        self.same_digest(life.name, life.state.applied_index, state_invariants.state_hash(life.state))
+
+    def same_digest(self, name: str, index: int, digest: str) -> None:
+        """The digest of a state after that entry, applied here or read from a snapshot, is that of every other."""
+        if self._states.setdefault(index, digest) != digest:
+            self.fail("SameApply", f"the state of {name} after entry {index} is another")
 
     def _first_applied(
         self, life: Life, entry: Entry, replies: tuple[Reply, ...], effects: tuple[object, ...]
@@ -325,6 +381,8 @@ class Checks:
         self._trace.say(f"{entry.index}/{entry.term} applied: {len(replies)} replies, {len(effects)} effects")
         if entry.type is EntryType.CONFIGURATION:
             return
+        if entry.type is EntryType.CONF_CHANGE:
+            self._trace.count("configuration changed")
         try:
             self.ledger.applied(entry, replies, effects, life.state)
             if entry.index % STATE_CHECK_EVERY == 0:

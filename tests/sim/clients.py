@@ -43,7 +43,7 @@ class Client:
         self._number = number
         self._random = Random(f"{world.plan.seed}/client/{number}")
         self._made = 0
-        self._target = self._random.choice(world.plan.voters)
+        self._target = self._random.choice(world.store_ids)
         self._accepted: list[tuple[Submit, Accepted]] = []
         self._term_read = 0
 
@@ -133,14 +133,15 @@ class Client:
         floor = ledger.floor
 
         async def work(host: Host) -> tuple[int, int]:
-            node = cast("Life", host).node
-            await node.read_barrier(timeout=CALL_TIMEOUT_S)
-            return cast("Life", host).state.applied_index, node.status().term
+            life = cast("Life", host)
+            return await life.node.read(
+                lambda: (life.state.applied_index, life.raw.state.term), timeout=CALL_TIMEOUT_S
+            )
 
         try:
             # Anybody may be asked, and an old leader above all: it may not know yet that it is one.
             answer: tuple[int, int] | None = await self._world.network.call(
-                self._random.choice(self._world.plan.voters), work, CALL_TIMEOUT_S
+                self._random.choice(self._world.store_ids), work, CALL_TIMEOUT_S
             )
         except RaftdError:
             answer = await self._ask(work, tries=3)
@@ -182,7 +183,7 @@ class Client:
                 continue
             except RaftdError as error:
                 world.trace.say(f"c{self._number} hears {error.code}")
-            self._target = self._random.choice(world.plan.voters)
+            self._target = self._random.choice(world.store_ids)
             await sleep(0.05 + self._random.random() * 0.3)
         return None
 
@@ -190,7 +191,7 @@ class Client:
         """Go where that node thinks the leader is, or anywhere."""
         life = self._world.machines[self._target - 1].life
         leader = 0 if life is None else life.node.leader
-        self._target = leader or self._random.choice(self._world.plan.voters)
+        self._target = leader or self._random.choice(self._world.store_ids)
 
     def _told(self, book: Callable[[], object]) -> None:
         try:

@@ -203,9 +203,9 @@ class SimulatedDisk:
         """Only the process dies: everything it wrote stays readable, and pending."""
         self._restart()
 
-    def pending_sectors(self) -> int:
-        """How many sectors a crash now would have to decide about."""
-        return sum(len(inode.pending) for inode in self._inodes(self.root))
+    def pending_sectors(self, path: str = "") -> int:
+        """How many sectors a crash now would have to decide about, in a directory or everywhere."""
+        return sum(len(inode.pending) for inode in self._inodes(self._directory(path)))
 
     def flip_bit(self, path: str, bit: int) -> None:
         """One bit of a file changes on the medium."""

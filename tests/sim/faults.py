@@ -6,14 +6,15 @@ by ``calm``.
 
 from __future__ import annotations
 
+import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import TYPE_CHECKING
 
 from raftd.raft.types import Role
 from raftd.storage.segment import parse_segment_name
-from tests.sim.loop import sleep
+from tests.sim.loop import NOBODY, sleep
 from tests.sim.network import Host
 from tests.sim.plan import DATA
 
@@ -28,6 +29,7 @@ class Faults:
     def __init__(self, world: World) -> None:
         self._world = world
         self._random = Random(f"{world.plan.seed}/faults")
+        self._under_way: set[asyncio.Task[None]] = set()
         self._doomed: tuple[Life, int, Callable[[], None]] | None = None
         """A leader, how often it may still hear that another has its entries, and what happens then."""
         self._kinds: dict[str, Callable[[], None]] = {
@@ -39,11 +41,15 @@ class Faults:
             "fsync": lambda: self._refuse({"sync": errno.EIO, "fsync_dir": errno.EIO}),
             "isolate leader": self._isolate_leader,
             "kill": lambda: self._kill(power=False),
+            "members": lambda: self._begin(world.operator.change_members),
+            "no room": self._no_room,
             "pause": self._pause,
             "power": lambda: self._kill(power=True),
             "replay": lambda: world.network.replay(self._random.choice((1, 10, 30))),
             "short reigns": self._end_long_reign,
             "slot": self._slot,
+            "snapshot": world.operator.snapshot,
+            "transfer": lambda: self._begin(world.operator.transfer),
             "slow disk": lambda: self._slow((20, 300), self._random.choice((0.5, 3.0))),
             "stalled disk": lambda: self._slow((2_500, 6_000), 1.0),
             "stop": self._stop,
@@ -70,6 +76,11 @@ class Faults:
             world.fault_count += 1
             self._kinds[kind]()
 
+    def _begin(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        task = self._world.loop.create_task(work(), context=NOBODY.copy())
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
     def calm(self) -> None:
         """Everything is as it should be from now on, and every node that can start does."""
         world = self._world
@@ -82,6 +93,7 @@ class Faults:
             machine.slow_ms = (1, 4)
             machine.strike = None
             machine.set_disk_errno({})
+            machine.disk.free_bytes = None
             machine.supervisor.late_s = 0
             if machine.life is not None and machine.life.process.paused:
                 machine.life.process.resume()
@@ -100,7 +112,7 @@ class Faults:
             conditions.most_s = random.choice((0.02, 0.06))
 
     def _machine(self) -> Machine:
-        return self._random.choice(self._world.machines)
+        return self._random.choice([machine for machine in self._world.machines if not machine.retired])
 
     def _victim(self) -> Machine:
         """Often the leader, for there it hurts."""
@@ -152,7 +164,7 @@ class Faults:
 
     def _cut(self) -> None:
         network, random = self._world.network, self._random
-        voters = list(self._world.plan.voters)
+        voters = self._world.store_ids
         if random.random() < 0.35:
             one, other = random.choice(voters), random.choice(voters)
             if one != other:
@@ -176,7 +188,7 @@ class Faults:
         self._heal_later()
 
     def _isolate(self, isolated: int, *, outgoing_only: bool) -> None:
-        for other in self._world.plan.voters:
+        for other in self._world.store_ids:
             if other != isolated:
                 self._world.network.cut(isolated, other)
                 if not outgoing_only:
@@ -200,6 +212,16 @@ class Faults:
         machine = self._victim()
         machine.set_disk_errno(errno_by_step)
         self._world.later(self._random.choice((0.1, 1.0)), lambda: machine.set_disk_errno({}))
+
+    def _no_room(self) -> None:
+        """Files cannot grow any more, for a while; what was preallocated can be written."""
+        machine = self._victim()
+        machine.disk.free_bytes = self._random.choice((0, 1_000, 6_000))
+
+        def make_room() -> None:
+            machine.disk.free_bytes = None
+
+        self._world.later(self._random.choice((0.5, 2.0, 6.0)), make_room)
 
     def _damage(self) -> None:
         """A bit of the log flips on the medium while the node is down. Never so many that no majority is left."""

@@ -7,26 +7,34 @@ the ways in which a life begins and ends.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from raftd.errors import RaftdError, ShuttingDown, StorageError, Unavailable
+from raftd.codec.snapshot import decode_snapshot
+from raftd.errors import RaftdError, ShuttingDown, StorageError, StoreRemoved, Unavailable
 from raftd.executor.attach import AttachLoop
 from raftd.executor.config import ExecutorConfig
 from raftd.node.applier import Applier
+from raftd.node.boot import start_of
 from raftd.node.clock import ClusterClock
 from raftd.node.history import History
 from raftd.node.leaders import Leaders
 from raftd.node.leadership import Leadership
-from raftd.node.members import Members
+from raftd.node.members import Members, MemberView
+from raftd.node.membership import Membership
 from raftd.node.node import Node
+from raftd.node.roster import Roster
 from raftd.node.sessions import Sessions
-from raftd.raft.messages import Message
+from raftd.node.snapshots import Intake, Policy, Snapshots
+from raftd.raft.messages import InstallSnapshot, Message
 from raftd.raft.raw_node import RawNode
 from raftd.raft.ready import Transition
-from raftd.raft.types import Configuration, Entry, HardState
+from raftd.raft.types import Configuration, Entry, HardState, Snapshot
+from raftd.scheduler import invariants as state_invariants
 from raftd.scheduler.attach import AttemptEnded
 from raftd.scheduler.machine import StateMachine
 from raftd.scheduler.replies import Reply
@@ -37,12 +45,14 @@ from raftd.storage.identity import Identity
 from raftd.storage.log_store import LogStore
 from raftd.storage.recovery import Recovered
 from raftd.storage.segment import parse_segment_name
+from raftd.storage.snapshots import SnapshotReader, SnapshotWriter
+from raftd.storage.snapshots import SnapshotStore as Store
 from raftd.storage.thread import Installable
 from tests.sim.clock import MachineClock
 from tests.sim.disk import SimulatedDisk
 from tests.sim.executor import KINDS, Slots, Supervisor
 from tests.sim.loop import Process, sleep
-from tests.sim.network import AttachPipe
+from tests.sim.network import AttachPipe, Host
 from tests.sim.plan import CLUSTER_ID, DATA, Plan, genesis_entry, name_of
 from tests.sim.storage import Durable, NotOnTheMedium, SteppedStorage, WatchedLog
 
@@ -53,8 +63,10 @@ if TYPE_CHECKING:
 class WatchedApplier(Applier):
     """Tells the checks what every applied entry did."""
 
-    def __init__(self, life: Life, machine: StateMachine, clock: ClusterClock) -> None:
-        super().__init__(machine, clock)
+    def __init__(
+        self, life: Life, machine: StateMachine, clock: ClusterClock, applied: tuple[int, int]
+    ) -> None:
+        super().__init__(machine, clock, applied)
         self._life = life
         self._effects: tuple[object, ...] = ()
         self.on_effects(self._keep)
@@ -67,6 +79,40 @@ class WatchedApplier(Applier):
         replies = super().apply(entry)
         self._life.world.checks.applied(self._life, entry, replies, self._effects)
         return replies
+
+    def restore(self, state: State, index: int, term: int) -> None:
+        super().restore(state, index, term)
+        self._life.world.checks.restored(self._life)
+
+
+class WatchedFiles:
+    """Tells the checks of the snapshots that a node takes and names (``raftd.node.snapshots.SnapshotFiles``)."""
+
+    def __init__(self, life: Life, store: Store) -> None:
+        self._life = life
+        self._store = store
+
+    @property
+    def newest(self) -> Snapshot | None:
+        return self._store.newest
+
+    def begin(self, index: int, term: int, configuration: Configuration, *, received: bool) -> SnapshotWriter:
+        return self._store.begin(index, term, configuration, received=received)
+
+    def publish(self, file: SnapshotWriter, /) -> Snapshot:
+        snapshot = self._store.publish(file)
+        reader = file.open()
+        state = decode_snapshot(iter(lambda: reader.read(1 << 20), b""))
+        reader.close()
+        self._life.world.checks.same_digest(
+            self._life.name, snapshot.index, state_invariants.state_hash(state)
+        )
+        self._life.machine.durable.snapshot_named(snapshot.index)
+        self._life.world.trace.count("snapshot taken")
+        return snapshot
+
+    def open(self, snapshot: Snapshot) -> SnapshotReader:
+        return self._store.open(snapshot)
 
 
 class WatchedStorage(SteppedStorage):
@@ -82,9 +128,78 @@ class WatchedStorage(SteppedStorage):
         must_sync: bool,
         install: Installable | None = None,
     ) -> None:
-        if entries and not self.life.process.fenced:
-            self.life.world.checks.taken(self.life, entries)
+        if not self.life.process.fenced:
+            if install is not None:
+                place = cast("SnapshotWriter", install).snapshot
+                self.life.world.checks.installs(self.life, place.index)
+            if entries:
+                self.life.world.checks.taken(self.life, entries)
         super().submit(number, hard_state, entries, must_sync, install)
+
+    def _write(self, group: Any) -> None:
+        if not isinstance(group, list) or group[0].install is None:
+            super()._write(group)
+            return
+        place = group[0].install.snapshot
+        self.life.machine.durable.installing = (place.index, place.term)
+        super()._write(group)
+
+
+class WatchedSnapshots(Snapshots):
+    """Tells the checks of what state a snapshot is taken."""
+
+    life: Life
+
+    def _start_taking(self, kept_entries: int) -> Any:
+        if not self.life.process.fenced:
+            self.life.world.checks.same_state(self.life)
+        return super()._start_taking(kept_entries)
+
+
+class SnapshotStream:
+    """Carries snapshots to other nodes, a chunk a call (``raftd.node.snapshots.SnapshotTransport``)."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    async def send(self, announcement: InstallSnapshot, chunks: AsyncIterator[bytes]) -> None:
+        network, receiver = self._life.world.network, announcement.receiver
+
+        async def begin(host: Host) -> tuple[Life, Intake]:
+            return cast("Life", host), cast("Life", host).snapshots.begin(announcement)
+
+        other, intake = await network.between(self._life, receiver, begin)
+
+        def same(work: Callable[[], Awaitable[None]]) -> Callable[[Host], Awaitable[None]]:
+            async def step(host: Host) -> None:
+                if host is not other:
+                    raise Unavailable("that life is over")
+                await work()
+
+            return step
+
+        try:
+            async for chunk in chunks:
+                await network.between(self._life, receiver, same(partial(intake.write, chunk)))
+            await network.between(self._life, receiver, same(intake.finish))
+        finally:
+            if not other.process.fenced:
+                other.process.start(intake.abort)
+
+
+class Reads:
+    """Asks another node for a read index (``raftd.node.ports.LeaderReads``)."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    async def read_index(self, leader: int, timeout_s: float) -> int:
+        async def ask(host: Host) -> int:
+            return await cast("Life", host).node.read_index(timeout=timeout_s)
+
+        index = await self._life.world.network.between(self._life, leader, ask)
+        self._life.world.trace.count("follower read")
+        return index
 
 
 class Life:
@@ -101,22 +216,34 @@ class Life:
         self.seen: object = None
         self.seen_commit = 0
         plan = world.plan
+        self.seen_configuration = Configuration(())
         recovered = directory.recovered
         cluster_clock = ClusterClock(machine.clock)
-        self.state_machine = StateMachine(State(plan.settings))
-        self.applier = WatchedApplier(self, self.state_machine, cluster_clock)
-        view = LogStore(recovered.entries)
+        begin = start_of(directory)
+        if begin.snapshot is None:
+            begin = replace(begin, state=State(plan.settings))
+        self.state_machine = StateMachine(begin.state)
+        self.members = Members(lambda: self.state)
+        self.applier = WatchedApplier(self, self.state_machine, cluster_clock, begin.applied)
+        view = LogStore(recovered.entries, base_index=recovered.base_index, base_term=recovered.base_term)
         log = WatchedLog(directory.log, machine.disk, machine.durable)
         self.storage = WatchedStorage(
-            log, self._on_durable, self._fatal, process=process, latency_s=machine.disk_latency_s
+            log,
+            self._on_durable,
+            self._fatal,
+            process=process,
+            latency_s=machine.disk_latency_s,
+            on_full=self._on_full,
         )
         self.storage.life = self
         self.raw = RawNode(
-            plan.raft_config(machine.store_id, machine.random.randrange),
-            Configuration(plan.voters),
+            plan.raft_config(machine.store_id, machine.random.randrange, machine.clock.boottime_ms),
+            begin.configuration,
             recovered.hard_state,
             view,
+            applied=begin.applied[0],
             on_transition=self._transition,
+            snapshot=begin.snapshot,
         )
         self.node = Node(
             raw=self.raw,
@@ -129,7 +256,30 @@ class Life:
             tick_ms=plan.tick_ms,
             on_fatal=self._fatal,
             random_u64=lambda: machine.random.getrandbits(64),
+            leader_reads=Reads(self),
         )
+        self.snapshots = WatchedSnapshots(
+            WatchedFiles(self, directory.snapshots),
+            SnapshotStream(self),
+            self.applier,
+            self.node,
+            Policy(plan.snapshot_entries, 1 << 40, plan.kept_entries),
+            self._elsewhere,
+            chunk_bytes=plan.chunk_bytes,
+        )
+        self.snapshots.life = self
+        self.membership = Membership(self.node, self.members)
+        self.roster = Roster(
+            machine.name,
+            machine.store_id,
+            lambda: directory.incarnation,
+            lambda: self.state,
+            self.members,
+            self._set_peers,
+            self._fatal,
+        )
+        self.applier.on_effects(self.roster.on_effects)
+        self.applier.on_restored(self.roster.on_restored)
         self.leadership = Leadership(self.applier, machine.clock, cluster_clock)
         self.sessions = Sessions(
             CLUSTER_ID, machine.name, self.node, self.leadership, lambda: self.state, machine.clock
@@ -137,6 +287,7 @@ class Life:
         self.leadership.bind(self.sessions)
         self.history = History(plan.changes_kept)
         self.applier.on_effects(self.history.on_effects)
+        self.applier.on_restored(lambda: self.history.restart(self.applier.last_applied))
         self._make_executor(plan)
 
     def _make_executor(self, plan: Plan) -> None:
@@ -164,7 +315,7 @@ class Life:
             ),
             self.directory.incarnation,
             self._next_incarnation,
-            Leaders(self.node, Members(lambda: self.state)),
+            Leaders(self.node, self.members),
             self,
             self.slots,
             machine.clock,
@@ -188,13 +339,18 @@ class Life:
     def start(self) -> None:
         """Begin to run."""
         self.storage.start()
-        self.node.start(self.leadership)
+        self.node.start(self.leadership, self.snapshots)
         self.world.network.up(self)
         self.process.start(self._attach)
+        self.process.start(self.roster.run)
+        self.process.start(self.membership.run)
 
     async def stop(self) -> None:
         """End in order."""
         self.machine.supervisor.kill_all("crashed")
+        if self.machine.random.random() < 0.7:
+            await self.membership.hand_over(2.0)
+        await self.snapshots.close()
         await self.node.stop()
         self.storage.close()
         self.directory.close()
@@ -239,6 +395,21 @@ class Life:
             raise Unavailable("this life is over")
         return network.open_pipe(self, server_id)
 
+    async def _elsewhere(self, work: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        """Where a node waits for its disk (``raftd.node.snapshots.Blocking``)."""
+        await sleep(self.machine.random.random() * 0.003)
+        if self.process.fenced:
+            raise ShuttingDown("this life is over")
+        return work(*args, **named)
+
+    async def _set_peers(self, _members: Sequence[MemberView]) -> None:
+        self.node.members_changed()
+
+    def _on_full(self, full: bool) -> None:
+        self.world.trace.count("disk without room" if full else "room again")
+        if not self.process.fenced:
+            self.node.storage_full(full)
+
     def segment_count(self) -> int:
         """Segments that have their name."""
         names = self.machine.disk.listdir(f"{DATA}/log")
@@ -269,7 +440,7 @@ class Life:
 class Machine:
     """A machine: what is kept while lives come and go."""
 
-    def __init__(self, world: World, store_id: int) -> None:
+    def __init__(self, world: World, store_id: int, *, joins: bool = False) -> None:
         self.world = world
         self.store_id = store_id
         self.name = name_of(store_id)
@@ -285,19 +456,23 @@ class Machine:
         """Its disk has changed on its own, so that it may refuse to start."""
         self.gone = False
         """It refused."""
+        self.retired = False
+        """It was removed from the cluster."""
         self.slow_ms = (1, 4)
         self.strike: Callable[[], None] | None = None
         """What happens in the middle of the next write."""
         self.disk_errno: dict[str, int] = {}
+        hard_state = HardState(0, 0, 0) if joins else HardState(1, 0, 1)
+        entries = [] if joins else [genesis_entry(world.plan)]
         init_directory(
             DATA,
             Identity(CLUSTER_ID, store_id, self.name),
-            HardState(1, 0, 1),
-            (genesis_entry(world.plan),),
+            hard_state,
+            entries,
             fs=self.disk,
             segment_bytes=world.plan.segment_bytes,
         )
-        self.durable = Durable(Recovered(HardState(1, 0, 1), [genesis_entry(world.plan)], None))
+        self.durable = Durable(Recovered(hard_state, entries, None))
 
     @property
     def up(self) -> bool:
@@ -329,15 +504,17 @@ class Machine:
 
     def start(self) -> None:
         """Start the node, unless it runs or cannot."""
-        if self.life is None and not self.gone and not self.world.buried:
+        if self.life is None and not (self.gone or self.retired or self.world.buried):
             self.life_count += 1
             process = Process(self.world.loop, f"{self.name}.{self.life_count}")
             process.call_soon(self._boot, process)
 
     def _boot(self, process: Process) -> None:
-        if self.life is not None or self.gone or self.world.buried:
+        if self.life is not None or self.gone or self.retired or self.world.buried:
             return
         world = self.world
+        if self._has_unfinished_snapshot():
+            world.trace.count("interrupted snapshot")
         self.disk.fail_on = self._refuse if self.disk_errno else None
         try:
             directory = DataDirectory.open(DATA, fs=self.disk, segment_bytes=world.plan.segment_bytes)
@@ -354,12 +531,33 @@ class Machine:
             f"{self.name} starts, incarnation {directory.incarnation}, {recovered.hard_state}, "
             f"{len(recovered.entries)} entries, torn {recovered.torn_tail is not None}"
         )
-        world.checks.recovered(self, recovered)
+        newest = directory.snapshots.newest
+        world.checks.recovered(self, recovered, 0 if newest is None else newest.index)
+        if recovered.base_index:
+            world.trace.count("started from a compacted log")
         if self.damaged and self.world.checks.failure is None:
             world.trace.count("damage went unnoticed")
-        self.life = Life(self, process, directory)
+        try:
+            self.life = Life(self, process, directory)
+        except StoreRemoved:
+            directory.close()
+            self.disk.kill_process()
+            self.retired = True
+            return
         world.checks.begins(self.life, recovered)
         self.life.start()
+
+    def _has_unfinished_snapshot(self) -> bool:
+        directory = f"{DATA}/snapshots"
+        return self.disk.exists(directory) and any(
+            name.endswith(".tmp") for name in self.disk.listdir(directory)
+        )
+
+    def retire(self) -> None:
+        """It was removed from the cluster, and never starts again."""
+        self.retired = True
+        if self.life is not None:
+            self.kill(power=False)
 
     def _refused(self, error: DamagedLog) -> None:
         self.world.trace.say(f"{self.name} refuses to start: {error.found}")

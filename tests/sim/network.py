@@ -21,6 +21,8 @@ from tests.sim.trace import Trace
 T = TypeVar("T")
 
 KEPT_FOR_REPLAY = 60
+BETWEEN_S = 10.0
+BROKEN_S = 0.5
 
 
 class Host(Protocol):
@@ -239,6 +241,24 @@ class Network:
             raise OutcomeUnknown("no answer came in time") from None
         finally:
             self.calls.pop(call, None)
+
+    async def between(self, sender: Host, store_id: int, work: Callable[[Host], Awaitable[T]]) -> T:
+        """One node asks another something, over whatever cuts there are.
+
+        Raises:
+            Unavailable: it was not reached, or its answer was not.
+            RaftdError: its answer.
+        """
+        if sender.process.fenced:
+            raise Unavailable("this life is over")
+        if self.drops(sender.store_id, store_id):
+            await sleep(BROKEN_S)
+            raise Unavailable("the network between them is cut")
+        result = await self.call(store_id, work, BETWEEN_S)
+        if self.drops(store_id, sender.store_id):
+            await sleep(BROKEN_S)
+            raise Unavailable("the network between them is cut")
+        return result
 
     def loses_answer(self) -> bool:
         """Whether the next answer to a client gets lost."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from raftd.codec.genesis import encode_genesis
+from raftd.config import CLOCK_DRIFT_PERCENT, TICKS_AT_ONCE
 from raftd.raft.types import Config, Entry, EntryType
 from raftd.scheduler.model import Genesis, Member, Settings
 
@@ -30,6 +31,8 @@ FAULTS = (
     "isolate leader",
     "kill",
     "late",
+    "members",
+    "no room",
     "pause",
     "power",
     "reorder",
@@ -38,12 +41,14 @@ FAULTS = (
     "slot",
     "slow disk",
     "stalled disk",
+    "snapshot",
     "stop",
+    "transfer",
     "wall jump",
 )
 """Every kind of fault there is. A seed draws some of them: what all of them do together hides what few of them do."""
 
-LEANINGS = ("", "", "", "short reigns", "lonely leaders", "struck writes")
+LEANINGS = ("", "", "", "", "short reigns", "lonely leaders", "struck writes", "moving members")
 """Half of the seeds lean towards one kind of trouble and have little else: what needs a long chain of events to go
 wrong is not met by accident."""
 
@@ -82,6 +87,10 @@ class Plan:
     max_committed_bytes_per_ready: int = 256 * 1024
     segment_bytes: int = 16 * 1024
     changes_kept: int = 1000
+    snapshot_entries: int = 1 << 40
+    kept_entries: int = 3
+    chunk_bytes: int = 256 * 1024
+    lease_reads: bool = False
     settings: Settings = field(default_factory=Settings)
 
     @property
@@ -99,7 +108,14 @@ class Plan:
         """The longest one that is drawn."""
         return 2 * self.election_ticks * self.tick_ms / 1000
 
-    def raft_config(self, store_id: int, jitter: Callable[[int], int]) -> Config:
+    @property
+    def lease_ms(self) -> int:
+        """Of the leader, for reads; 0 where it always asks. As ``raftd.config.lease_ms`` has it."""
+        ticks = self.election_ticks - 1 - TICKS_AT_ONCE
+        wanted = self.lease_reads and self.check_quorum
+        return ticks * self.tick_ms * (100 - CLOCK_DRIFT_PERCENT) // 100 if wanted else 0
+
+    def raft_config(self, store_id: int, jitter: Callable[[int], int], clock_ms: Callable[[], int]) -> Config:
         """Of one node's core."""
         return Config(
             id=store_id,
@@ -113,6 +129,8 @@ class Plan:
             pre_vote=self.pre_vote,
             check_quorum=self.check_quorum,
             disk_stall_ticks=max(1, 2_000 // self.tick_ms),
+            lease_ms=self.lease_ms,
+            clock_ms=clock_ms,
         )
 
 
@@ -162,6 +180,15 @@ def _lean(plan: Plan, leaning: str) -> Plan:
                 payload_bytes=6_000,
                 segment_bytes=16 * 1024,
             )
+        case "moving members":
+            return replace(
+                plan,
+                faults=tuple(sorted({"members", "transfer", *(set(little) - {"damage"})})),
+                fault_s=20.0,
+                every_s=0.6,
+                snapshot_entries=random.choice((4, 12, 40)),
+                kept_entries=random.choice((0, 3)),
+            )
         case _:
             return plan
 
@@ -169,9 +196,13 @@ def _lean(plan: Plan, leaning: str) -> Plan:
 def _drawn(seed: int) -> Plan:
     random = Random(f"{seed}/plan")
     likely = random.choice((0.15, 0.35, 0.6))
+    faults = {fault for fault in FAULTS if random.random() < likely}
+    if "members" in faults:
+        # Which of them may be damaged without a majority being lost could not be said beforehand.
+        faults.discard("damage")
     return Plan(
         seed=seed,
-        faults=tuple(fault for fault in FAULTS if random.random() < likely),
+        faults=tuple(sorted(faults)),
         fault_s=random.choice((6.0, 10.0, 15.0)),
         every_s=random.choice((0.4, 1.0, 2.5)),
         nodes=random.choice((1, 3, 3, 3, 3, 3, 5)),
@@ -189,6 +220,10 @@ def _drawn(seed: int) -> Plan:
         max_uncommitted_bytes=random.choice((300, 3_000, 64 * 1024 * 1024, 64 * 1024 * 1024)),
         max_committed_bytes_per_ready=random.choice((1, 500, 256 * 1024, 256 * 1024)),
         segment_bytes=random.choice((4 * 1024, 16 * 1024, 64 * 1024)),
+        snapshot_entries=random.choice((4, 12, 40, 1 << 40)),
+        kept_entries=random.choice((0, 0, 3, 20)),
+        chunk_bytes=random.choice((300, 2_000, 256 * 1024)),
+        lease_reads=random.random() < 0.25,
         settings=Settings(
             lease_ms=random.choice((1_500, 3_000, 6_000)),
             max_queue=random.choice((6, 40, 1_000_000)),

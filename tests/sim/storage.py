@@ -18,12 +18,18 @@ from raftd.storage.thread import FULL_RETRY_S, IDLE_FLUSH_S, DurableLog, Install
 from raftd.storage.wal import Wal
 from tests.sim.disk import SimulatedCrash, SimulatedDisk
 from tests.sim.loop import Process
+from tests.sim.plan import DATA
 
 _PREPARE_S = 0.002
+LOG = f"{DATA}/log"
 
 
 class NotOnTheMedium(AssertionError):
     """The log said that something is durable, and the disk knows that it is not."""
+
+
+Place = tuple[int, int]
+"""Index and term of an entry."""
 
 
 class Durable:
@@ -31,18 +37,22 @@ class Durable:
 
     Attributes:
         hard_state: the last one that was synced.
-        terms: of the synced entries, by index; the first one stands for index 0.
+        terms: of the synced entries, by index; 0 for those that a snapshot alone holds, but for its last.
+        covered: the last entry of the newest snapshot.
         votes: term -> whom it was given to.
         writing: what is on its way to the medium, and may come back from a crash as a whole, or not at all.
+        installing: a snapshot that may have its name, while the log does not know of it.
     """
 
     def __init__(self, recovered: Recovered) -> None:
         self.hard_state = recovered.hard_state
         self.terms = [0, *(entry.term for entry in recovered.entries)]
+        self.covered = 0
         self.votes = (
             {recovered.hard_state.term: recovered.hard_state.vote} if recovered.hard_state.vote else {}
         )
-        self.writing: tuple[HardState | None, Sequence[Entry]] | None = None
+        self.writing: tuple[Place | None, HardState | None, Sequence[Entry]] | None = None
+        self.installing: Place | None = None
 
     @property
     def last_index(self) -> int:
@@ -50,14 +60,22 @@ class Durable:
         return len(self.terms) - 1
 
     def has(self, index: int, term: int) -> bool:
-        """Whether that entry is on the medium."""
+        """Whether that entry is on the medium, in the log or, if it is committed, in a snapshot."""
+        if 0 < index <= self.covered:
+            return True
         return 0 <= index < len(self.terms) and self.terms[index] == term
+
+    def snapshot_named(self, index: int) -> None:
+        """A snapshot of what is applied here is complete, synced and named."""
+        self.covered = max(self.covered, index)
 
     def synced(self) -> None:
         """What was being written is on the medium."""
         assert self.writing is not None, "a write comes before its sync"
-        hard_state, entries = self.writing
+        base, hard_state, entries = self.writing
         self.writing = None
+        if base is not None:
+            self._replaced(base)
         for entry in entries:
             del self.terms[entry.index :]
             self.terms.append(entry.term)
@@ -66,19 +84,50 @@ class Durable:
             if hard_state.vote:
                 self.votes[hard_state.term] = hard_state.vote
 
-    def came_back(self, recovered: Recovered) -> str:
+    def _replaced(self, base: Place) -> None:
+        index, term = base
+        self.terms = [*self.terms[:index], *[0] * (index - len(self.terms)), term]
+        self.covered = max(self.covered, index)
+        self.installing = None
+
+    def came_back(self, recovered: Recovered, newest: int) -> str:
         """Take what a restart found; what is wrong with it, in words, or empty.
 
-        Exactly what was synced, or that and the one write that was under way, and nothing else.
+        Exactly what was synced, or that and the one write that was under way, or what a start makes of a snapshot that
+        had its name before the log was replaced; and nothing else.
+
+        Args:
+            newest: the last entry of the newest snapshot; 0 for none.
         """
-        terms = [0, *(entry.term for entry in recovered.entries)]
-        if (recovered.hard_state, terms) != (self.hard_state, self.terms) and self.writing is not None:
+        before = self.covered
+        self.covered = max(before, newest)
+        if self._differs(recovered) and self.writing is not None:
+            kept = (self.hard_state, list(self.terms), dict(self.votes), self.installing)
             self.synced()
-        self.writing = None
+            if self._differs(recovered):
+                self.hard_state, self.terms, self.votes, self.installing = kept
+        if self._differs(recovered) and self.installing is not None and newest == self.installing[0]:
+            index, term = self.installing
+            old = self.hard_state
+            self.hard_state = HardState(
+                max(old.term, term), old.vote if old.term >= term else 0, max(old.commit, index)
+            )
+            self._replaced((index, term))
+        self.writing = self.installing = None
+        if newest < before:
+            return f"a snapshot of {before} was named, {newest} came back"
+        return self._differs(recovered)
+
+    def _differs(self, recovered: Recovered) -> str:
         if recovered.hard_state != self.hard_state:
             return f"{self.hard_state} was synced, {recovered.hard_state} came back"
-        if terms != self.terms:
-            return f"entries of the terms {self.terms} were synced, {terms} came back"
+        base = recovered.base_index
+        found = [entry.term for entry in recovered.entries]
+        if base > self.covered or self.terms[base + 1 :] != found or self.last_index != recovered.last_index:
+            return (
+                f"entries of the terms {self.terms} were synced (a snapshot covers {self.covered}), "
+                f"behind {base} came back {found}"
+            )
         return ""
 
 
@@ -105,18 +154,21 @@ class WatchedLog:
             self._held = hard_state
             self._wal.append(hard_state, entries, sync=sync)
             return
-        self._durable.writing = (hard_state, entries)
+        self._durable.writing = (None, hard_state, entries)
         self._wal.append(hard_state, entries, sync=sync)
         self._synced()
 
     def flush(self) -> None:
         if self._held is not None:
-            self._durable.writing = (self._held, ())
+            self._durable.writing = (None, self._held, ())
             self._wal.flush()
             self._synced()
 
     def install(self, snapshot: Snapshot, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
-        raise AssertionError("no snapshot travels in this world")
+        base = (snapshot.index, snapshot.term)
+        self._durable.writing = (base, hard_state if hard_state is not None else self._held, entries)
+        self._wal.install(snapshot, hard_state, entries)
+        self._synced()
 
     def compact(self, index: int) -> None:
         self._wal.compact(index)
@@ -133,7 +185,7 @@ class WatchedLog:
 
     def _synced(self) -> None:
         self._held = None
-        pending = self._disk.pending_sectors()
+        pending = self._disk.pending_sectors(LOG)
         if pending:
             raise NotOnTheMedium(f"a write was said to be durable, and {pending} of its sectors are not")
         self._durable.synced()
@@ -148,6 +200,7 @@ class SteppedStorage(StorageThread):
         on_failure: as the thread's.
         process: whose thread it would be; it pauses and dies with it.
         latency_s: asked for each write.
+        on_full: as the thread's.
     """
 
     def __init__(
@@ -158,8 +211,9 @@ class SteppedStorage(StorageThread):
         *,
         process: Process,
         latency_s: Callable[[], float],
+        on_full: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        super().__init__(log, on_done, on_failure, clock=process.loop.time)
+        super().__init__(log, on_done, on_failure, on_full=on_full, clock=process.loop.time)
         self._process = process
         self._latency_s = latency_s
         self._under_way: Callable[[], object] | None = None

@@ -25,6 +25,7 @@ from tests.sim.ledger import Broken
 from tests.sim.loop import NOBODY, Livelock, Process, SimulatedLoop, sleep
 from tests.sim.machine import Life, Machine
 from tests.sim.network import Network
+from tests.sim.operator import Operator
 from tests.sim.plan import Plan
 from tests.sim.trace import Trace
 
@@ -71,7 +72,10 @@ class World:
         self.network = Network(self.loop, Random(f"{plan.seed}/network"), self.trace)
         self.running = Running(self._one_at_a_time)
         self.machines = [Machine(self, store_id) for store_id in plan.voters]
+        self.operator = Operator(self)
         self.fault_count = 0
+        self.over_faults = False
+        """Nothing is broken on purpose any more."""
         self.over = False
         """No client asks any more."""
         self.buried = False
@@ -82,6 +86,18 @@ class World:
     def later(self, after_s: float, work: Callable[[], None]) -> None:
         """Do this after simulated seconds, in nobody's name."""
         self.loop.call_at(self.loop.time() + after_s, work, context=NOBODY)
+
+    def add_machine(self) -> Machine:
+        """One more, whose store is to join."""
+        machine = Machine(self, len(self.machines) + 1, joins=True)
+        self.machines.append(machine)
+        self.checks.installed(machine)
+        return machine
+
+    @property
+    def store_ids(self) -> list[int]:
+        """Of the machines that may run."""
+        return [machine.store_id for machine in self.machines if not machine.retired]
 
     def by_name(self, name: str) -> Machine:
         """The machine of a node."""
@@ -133,6 +149,7 @@ class World:
         await sleep(max(0.0, until_s - self.loop.time()))
         self.trace.say("calm")
         faults.calm()
+        self.over_faults = True
         await self._heals(clients)
         self.over = True
         for client in clients:
@@ -143,6 +160,7 @@ class World:
         await sleep(3.0)
         for machine in self.machines:
             machine.start()
+        self.operator.retire_strangers()
         limit_s = HEAL_ELECTION_TIMEOUTS * self.plan.election_timeout_s
         await self._until(lambda: bool(self._settled_leader()), limit_s, "HealsInTime", "a leader")
         await self._until(
@@ -158,11 +176,11 @@ class World:
 
     def _settled_leader(self) -> Life | None:
         """The node that serves as leader, if every other node that runs follows it."""
+        if self.over_faults:
+            self.operator.retire_strangers()
         leaders = [life for life in self.lives if life.node.leads]
-        if (
-            len(leaders) != 1
-            or len(self.lives) + sum(machine.gone for machine in self.machines) < self.plan.nodes
-        ):
+        away = [machine for machine in self.machines if not (machine.up or machine.gone or machine.retired)]
+        if len(leaders) != 1 or away:
             return None
         leader = leaders[0]
         return leader if all(life.node.leader == leader.store_id for life in self.lives) else None
