@@ -381,6 +381,7 @@ class Server:
                 node=self.node,
                 forwarder=forwarder,
             ),
+            stores=facts,
         )
 
     def _remote(self, store_id: NodeId) -> RemoteNode | None:

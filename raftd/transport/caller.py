@@ -35,6 +35,8 @@ ERROR_KEY = "raftd-error"
 TRY_KEY = "raftd-try"
 LEADER_KEY = "raftd-leader"
 FORWARDED_KEY = "raftd-forwarded"
+PEER_REFUSED_KEY = "raftd-peer-refused"
+"""In the trailing metadata of a refusal that is of the calling node, before anybody has looked at what it asks."""
 
 CONNECT_TIMEOUT_S = CONNECT_TIMEOUT_MS / 1000
 
@@ -71,6 +73,11 @@ class CallFailed(Exception):
         self.code = code
         self.details = details
         self.trailing = trailing
+
+    @property
+    def refused_us(self) -> bool:
+        """Whether the other node takes no calls of this node at all."""
+        return any(key == PEER_REFUSED_KEY for key, _ in self.trailing)
 
     def error(self) -> RaftdError:
         """The typed error that the other node meant."""

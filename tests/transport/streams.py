@@ -19,6 +19,7 @@ from raftd.services.server import server_options
 from raftd.transport.base import LocalNode, RemoteNode
 from raftd.transport.faults import FaultTable
 from raftd.transport.network import Network
+from tests.services.hosts import FakeStores
 
 CLUSTER = 0xC1
 
@@ -83,8 +84,7 @@ class Receiver:
         path.mkdir(exist_ok=True)
         self.local = LocalNode(cluster, store_id, "n2", "")
         self.faults = CountingFaults("n2", path / "cuts-n2.json", enabled=True)
-        self.members = {"n1": 1, "n2": 2, "n3": 3} if members is None else dict(members)
-        self.removed = removed
+        self.stores = FakeStores(members, removed)
         self.learned: list[RemoteNode] = []
         self.intakes: list[HeldIntake] = []
         self.batches: list[Sequence[Message]] = []
@@ -94,20 +94,6 @@ class Receiver:
     def deliver(self, messages: Sequence[Message]) -> None:
         """See ``Node.deliver``."""
         self.batches.append(messages)
-
-    # ``raftd.services.consensus.Stores``
-
-    def name_of(self, store_id: int) -> str:
-        """See ``Stores``."""
-        return next((name for name, store in self.members.items() if store == store_id), "")
-
-    def store_of(self, name: str) -> int:
-        """See ``Stores``."""
-        return self.members.get(name, 0)
-
-    def is_removed(self, store_id: int) -> bool:
-        """See ``Stores``."""
-        return store_id in self.removed
 
     # ``raftd.services.consensus.SnapshotIntake`` and ``ReadIndices``
 
@@ -135,11 +121,11 @@ class Receiver:
     async def start(self) -> None:
         """Listen, on the same port as before if there was one."""
         self._server = grpc.aio.server(
-            interceptors=(PeerInterceptor(self.local, self.faults),), options=server_options()
+            interceptors=(PeerInterceptor(self.local, self.faults, self.stores),), options=server_options()
         )
         service = ConsensusService(
             local=self.local,
-            stores=self,
+            stores=self.stores,
             faults=self.faults,
             deliver=self.deliver,
             learn=self.learned.append,

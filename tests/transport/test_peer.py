@@ -156,20 +156,21 @@ def test_the_other_direction_is_not_cut(tmp_path: Path) -> None:
     [
         ({"cluster": 0xBAD}, "is of cluster 0000000000000bad"),
         ({"store_id": 9}, "means store 0000000000000002"),
-        ({"members": {"n1": 9}}, "the member n1 is store 0000000000000009"),
+        ({"members": {"n8": 1}}, "but that is the store of n8"),
+        ({"sender": 0}, "does not say which node and which store it is"),
         ({"removed": (1,)}, "was removed from cluster"),
     ],
-    ids=["cluster", "receiver", "sender", "removed"],
+    ids=["cluster", "receiver", "name", "nobody", "removed"],
 )
 def test_who_is_not_meant_is_refused_and_told_once(
-    tmp_path: Path, wrong: dict[str, object], reason: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, wrong: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
 
     async def scenario() -> None:
-        receiver_changes = {key: value for key, value in wrong.items() if key != "cluster"}
-        sender = Sender(tmp_path, cluster=0xBAD) if "cluster" in wrong else Sender(tmp_path)
-        receiver = Receiver(tmp_path, **receiver_changes)  # type: ignore[arg-type]  # of mixed types by design
+        of_sender = {"cluster": "cluster", "sender": "store_id"}
+        sender = Sender(tmp_path, **{of_sender[key]: wrong[key] for key in wrong if key in of_sender})
+        receiver = Receiver(tmp_path, **{key: wrong[key] for key in wrong if key not in of_sender})
         async with connected(sender, receiver):
 
             def refused_again() -> bool:
@@ -184,6 +185,9 @@ def test_who_is_not_meant_is_refused_and_told_once(
     assert len(told) == 1
     assert reason in told[0].getMessage()
     assert "connected" not in caplog.text
+    loud = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(loud) == 1, "the receiver's log says it too, once"
+    assert reason in loud[0].getMessage()
 
 
 def test_members_that_leave_or_move_are_dialled_no_more(tmp_path: Path) -> None:
@@ -219,6 +223,27 @@ def test_a_store_that_is_no_member_here_is_heard_and_can_be_answered(tmp_path: P
             assert receiver.learned == [RemoteNode("n1", 1, "n1:1")]
 
     run(scenario())
+
+
+def test_a_new_store_is_heard_by_who_still_knows_its_name_as_the_old_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of three, n1 was removed and came back as store 7, which n2 has not applied yet; then the third dies. The two
+    that are left are a majority, and n2 learns of it only if it hears n1."""
+
+    async def scenario() -> None:
+        sender, receiver = Sender(tmp_path, store_id=7), Receiver(tmp_path)
+        async with connected(sender, receiver):
+            sender.network.send([vote(1, 7), vote(2, 7)])
+            await eventually(lambda: receiver.terms == [1, 2], 10, "the messages")
+            sender.network.send([vote(3, 7)])
+            await eventually(lambda: receiver.terms == [1, 2, 3], 10, "another batch")
+            assert receiver.learned[-1] == RemoteNode("n1", 7, "n1:1")
+
+    run(scenario())
+    told = [record for record in caplog.records if record.name == "raftd.services.identity"]
+    assert [record.levelno for record in told] == [logging.WARNING], "once, and loudly"
+    assert "the member of that name is store 0000000000000001" in told[0].getMessage()
 
 
 def test_who_has_spoken_is_answered_until_others_have(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -156,10 +155,11 @@ def test_a_receiver_that_takes_nothing_is_given_up(tmp_path: Path) -> None:
     [
         ({"cluster": 0xBAD}, {}, WrongIdentity),
         ({}, {"store_id": 9}, WrongIdentity),
-        ({}, {"members": {"n1": 9}}, WrongIdentity),
+        ({}, {"members": {"n8": 1}}, WrongIdentity),
+        ({"store_id": 2}, {"members": {"n1": 2}}, WrongIdentity),
         ({}, {"removed": (1,)}, StoreRemoved),
     ],
-    ids=["cluster", "receiver", "name", "removed"],
+    ids=["cluster", "receiver", "name", "copy", "removed"],
 )
 def test_who_is_not_meant_is_refused(
     tmp_path: Path, sender: dict[str, Any], receiver: dict[str, Any], error: type[RaftdError]
@@ -168,7 +168,6 @@ def test_who_is_not_meant_is_refused(
         assert isinstance(await ends.failure(ANNOUNCEMENT, pieces()), error)
         assert not ends.receiver.intakes
 
-    logging.getLogger("raftd.services.consensus").setLevel(logging.CRITICAL)
     between(tmp_path, scenario, sender=sender, receiver=receiver)
 
 
