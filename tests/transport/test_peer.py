@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,109 @@ def test_members_that_leave_or_move_are_dialled_no_more(tmp_path: Path) -> None:
             assert sender.network.remote(2) is None
             assert old.terms == [1]
         await new.stop()
+
+    run(scenario())
+
+
+def streams() -> list[asyncio.Task[Any]]:
+    """The senders that run."""
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("peer ")]
+
+
+def test_a_peer_that_left_hears_the_last_and_is_left_alone_then(tmp_path: Path) -> None:
+    """A removed node learns of its removal from what was queued for it (thesis, section 4.2.2)."""
+
+    async def scenario() -> None:
+        sender, receiver = Sender(tmp_path, linger_s=0.5), Receiver(tmp_path)
+        async with connected(sender, receiver):
+            sender.network.send([vote(1)])
+            await sender.network.set_members([])
+            sender.network.send([vote(2)])
+            assert sender.network.remote(2) is None
+            await eventually(lambda: receiver.terms == [1, 2], 10, "the last messages")
+            await eventually(lambda: not streams(), 10, "the end of the stream")
+            sender.network.send([vote(3)])
+            assert not streams()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("again", ["member", "learned"])
+def test_a_peer_that_left_and_is_back_is_found_where_it_is_now(tmp_path: Path, again: str) -> None:
+    async def scenario() -> None:
+        sender, old, new = Sender(tmp_path, linger_s=0.5), Receiver(tmp_path / "a"), Receiver(tmp_path / "b")
+        await new.start()
+        async with connected(sender, old):
+            sender.network.send([vote(1)])
+            await eventually(lambda: old.terms == [1], 10, "the first message")
+            third = RemoteNode("n3", 3, "127.0.0.1:1")
+            await sender.network.set_members([old.remote, third])
+            await sender.network.set_members([third])
+            await sender.network.set_members([new.remote] if again == "member" else [])
+            if again == "learned":
+                sender.network.learn(new.remote)
+            sender.network.send([vote(2)])
+            await eventually(lambda: new.terms == [2], 10, "a message at the new address")
+            # n3 left after n2 did: when it is let go, n2 would be too.
+            await eventually(lambda: len(streams()) == 1, 10, "the end of the others")
+            sender.network.send([vote(3)])
+            await eventually(lambda: new.terms == [2, 3], 10, "it goes on")
+            assert old.terms == [1]
+        await new.stop()
+
+    run(scenario())
+
+
+def test_members_change_under_load_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    """Peers come, move and go while messages are sent: each gets what was sent while it was there, in order."""
+
+    async def scenario() -> None:
+        sender = Sender(tmp_path, linger_s=0.05)
+        receivers = [
+            Receiver(tmp_path / str(store_id), store_id=store_id, members={}) for store_id in (2, 3, 4)
+        ]
+        for receiver in receivers:
+            await receiver.start()
+        everybody = [
+            RemoteNode(f"n{store_id}", store_id, receiver.remote.address)
+            for store_id, receiver in zip((2, 3, 4), receivers, strict=True)
+        ]
+        term = 0
+        for turn in range(40):
+            there = [remote for number, remote in enumerate(everybody) if (turn >> number) & 1]
+            await sender.network.set_members(there)
+            if turn % 3 == 0:
+                sender.network.learn(everybody[turn % 2])
+            for _ in range(5):
+                term += 1
+                sender.network.send([vote(term, receiver=remote.store_id) for remote in everybody])
+                await asyncio.sleep(0)
+        await sender.network.set_members(everybody)
+        last = term + 1
+
+        def arrived() -> bool:
+            sender.network.send([vote(last, receiver=remote.store_id) for remote in everybody])
+            return all(last in receiver.terms for receiver in receivers)
+
+        await eventually(arrived, 20, "everybody is spoken to")
+        assert all(receiver.terms == sorted(receiver.terms) for receiver in receivers)
+        await sender.network.close()
+        assert not streams()
+        for receiver in receivers:
+            await receiver.stop()
+
+    run(scenario())
+
+
+def test_a_network_that_closes_ends_also_the_streams_that_were_about_to(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        sender = Sender(tmp_path)
+        for number in range(100, 100 + LEARNED_KEPT + 3):
+            sender.network.learn(RemoteNode(f"n{number}", number, "127.0.0.1:1"))
+        await sender.network.set_members([RemoteNode("n2", 2, "127.0.0.1:1")])
+        await sender.network.set_members([])
+        await sender.network.close()
+        assert not streams()
 
     run(scenario())
 
