@@ -52,9 +52,18 @@ def begin(launcher: Launcher, name: str | None, timeout_s: float) -> NodeRecord:
         launcher.start_nodes([name], max(0.0, deadline - time.monotonic()))
     except BaseException:
         if left is None:
-            forget(launcher, name)
+            undo(launcher, name)
         raise
     return node
+
+
+def undo(launcher: Launcher, name: str) -> None:
+    """Removes everything of a node that was certainly never let in; its number may be given again."""
+    forget(launcher, name)
+    with exclusive(launcher.name, launcher.lock_timeout_s):
+        record = launcher.directory.require()
+        if name == f"n{record.numbers_given}":
+            launcher.directory.write(replace(record, numbers_given=record.numbers_given - 1))
 
 
 def settle(launcher: Launcher, name: str) -> None:

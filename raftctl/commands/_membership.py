@@ -143,7 +143,7 @@ def _let_in(cluster: LocalCluster, node: NodeRecord, *, learner: bool, old: str,
     except OutcomeUnknown as unknown:
         raise CliError(f"{node.name}: {unknown.message}", again, ExitCode.UNAVAILABLE) from unknown
     except RaftctlError:
-        joining.forget(cluster.launcher, node.name)
+        joining.undo(cluster.launcher, node.name)
         raise
     joining.settle(cluster.launcher, node.name)
     return index
@@ -196,6 +196,8 @@ def _take_out(wait: _Wait, name: str, *, force: bool) -> Membership:
 def _check_majority(client: Client, name: str) -> None:
     """Refuses to remove a node that the others could not do without: nobody could put that right afterwards."""
     membership = client.members(timeout_s=ASK_S)
+    if not membership.leads:
+        return  # nothing can be removed now, and that is what will be said
     infos, _ = client.everybody()
     voters = [member.name for member in membership.voters if member.name != name]
     up = [voter for voter in voters if voter in infos]

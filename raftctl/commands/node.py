@@ -55,7 +55,7 @@ def list_(ctx: typer.Context) -> None:
             slots = "-" if row["slots"] is None else f"{row['slots_free']}/{row['slots']}"
             cells = [
                 row["id"],
-                style.state(row["raft_role"]),
+                style.state(row["raft_role"] if row["role"] == "voter" or row["leads"] else row["role"]),
                 style.state(row["process"]),
                 style.state(row["health"]),
             ]

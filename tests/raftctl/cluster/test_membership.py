@@ -211,6 +211,7 @@ def test_a_node_that_is_refused_leaves_nothing(raftctl: CommandLine, started: St
         assert raftctl.names == ("n1", "n2", "n3")
         assert set(started()) == {"n1", "n2", "n3"}
         assert not raftctl.launcher.directory.node("n4").exists()
+    assert "added n4" in raftctl("node", "add")
 
 
 def test_a_node_that_does_not_start_leaves_nothing(raftctl: CommandLine) -> None:

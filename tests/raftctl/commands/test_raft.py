@@ -70,6 +70,11 @@ def test_a_node_that_the_others_need_is_kept(shell: Shell, cluster: FakeCluster)
     ran = shell("node", "remove", "n2")
     assert ran.code == ExitCode.REJECTED
     assert "without n2 there is no quorum: 1 of 2 voters are up" in ran.err
+    cluster.no_leader()
+    assert "no leader: 2 of 3 voters are up" in shell("node", "remove", "n2", "--timeout", "300ms").err
+    cluster.lead("n1")
+    for node in cluster.nodes.values():
+        node.always.clear()
     assert shell("node", "remove", "n2", "--force").code == ExitCode.OK
     assert shell("node", "remove", "n3").code == ExitCode.OK
 
