@@ -145,6 +145,12 @@ def _let_in(cluster: LocalCluster, node: NodeRecord, *, learner: bool, old: str,
     except RaftctlError:
         joining.undo(cluster.launcher, node.name)
         raise
+    except KeyboardInterrupt:
+        say(
+            cluster.asked,
+            f"{node.name} may have been let in; to go on: {again}; to undo: raftctl node remove {node.name}",
+        )
+        raise
     joining.settle(cluster.launcher, node.name)
     return index
 

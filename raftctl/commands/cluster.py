@@ -317,7 +317,7 @@ def _report_up(asked: Invocation, cluster: LocalCluster, outcome: UpOutcome, too
         if not node.joined:
             say(
                 asked,
-                f"warning: {node.name} was never let in: raftctl node add {node.name}, or node remove {node.name}",
+                f"warning: {node.name} has not joined: raftctl node add {node.name}, or node remove {node.name}",
             )
     missing = outcome.seen.missing() if outcome.seen is not None else {}
     for name, lack in missing.items():
