@@ -13,6 +13,7 @@ from raftctl.client.overview import leading
 from raftctl.views import style
 
 _NODES = ("NODE", "ROLE", ">TERM", "LEADER", ">COMMIT", ">APPLIED", "LOG", ">SNAPSHOT")
+_SHOWN_STORES = 3
 _WIDE = (">SIZE", "VOTE", ">FSYNC", ">QUEUE", ">INC", "STORE")
 
 
@@ -60,7 +61,9 @@ def members(found: Membership, cluster: str) -> Group:
         )
     parts += [Text(), table]
     if found.removed_stores:
-        parts += [Text(), Text(f"removed stores: {', '.join(found.removed_stores)}", style="dim")]
+        more = len(found.removed_stores) - _SHOWN_STORES
+        stores = ", ".join(found.removed_stores[:_SHOWN_STORES]) + (f" and {more} more" if more > 0 else "")
+        parts += [Text(), Text(f"removed stores: {stores}", style="dim")]
     return Group(*parts)
 
 
