@@ -231,8 +231,9 @@ def test_a_node_that_may_have_been_let_in_is_kept_and_taken_up_again(
     assert "try: raftctl node add n4 --learner" in said
     before = started()["n4"]
     store_id = raftctl.launcher.directory.require().node("n4").store_id
-    assert "already running, 3 nodes" in raftctl("cluster", "up")  # which waits for members alone
     raftctl("node", "kill", "n4")
+    assert "already running, 3 nodes" in raftctl("cluster", "up")  # which starts and awaits members alone
+    assert "n4" not in started()
     assert "added n4" in raftctl("node", "add", "n4", "--learner")
     assert started()["n4"] != before
     assert admin(raftctl).members_["n4"].store_id == store_id
