@@ -9,6 +9,7 @@ twice. What is not goes through `Router.call_once`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from grpc import aio
 
 from raftctl.client import errors
 from raftctl.endpoints import Endpoints
-from raftd.pb.admin_pb2 import NodeInfoRequest
+from raftd.pb.admin_pb2 import MembersRequest, NodeInfoRequest
 from raftd.pb.admin_pb2_grpc import AdminStub
 from raftd.pb.blobs_pb2_grpc import BlobsStub
 from raftd.pb.scheduler_pb2_grpc import SchedulerStub
@@ -120,6 +121,7 @@ class Router:
         self._metadata = (("authorization", f"Bearer {endpoints.token}"),) if endpoints.token else ()
         self._stubs: dict[str, Stubs] = {}
         self._leader: str | None = None  # an address: where the next call goes first
+        self._met_stranger = False  # a leader that was not known: there may be more that are not
         self._failed: dict[str, int] = {}  # failures in a row: who has more of them is asked later
 
     @property
@@ -152,6 +154,7 @@ class Router:
 
     def lead_by(self, name: str, address: str) -> None:
         """Remembers who leads."""
+        self._met_stranger = self._met_stranger or address not in self._names
         self.learn(name, address)
         self._leader = address
 
@@ -241,7 +244,9 @@ class Router:
                 if remaining_s <= 0:
                     break
                 try:
-                    return await self.ask(address, pick, request, min(remaining_s, try_s))
+                    response = await self.ask(address, pick, request, min(remaining_s, try_s))
+                    await self._meet(address, min(deadline - loop.time(), PROBE_S))
+                    return response
                 except errors.ClientError as error:
                     if not error.retryable:
                         raise
@@ -252,6 +257,17 @@ class Router:
             await asyncio.sleep(min(remaining_s, pause_s * random.uniform(0.5, 1.0)))
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
             try_s = min(try_s * 2, LONGEST_TRY_S)
+
+    async def _meet(self, address: str, timeout_s: float) -> None:
+        """After a leader that was not known yet: who else has come? Those that are known may all be gone one day."""
+        if not self._met_stranger or timeout_s <= 0:
+            return
+        self._met_stranger = False
+        call = self.stubs(address).admin.Members(MembersRequest(), timeout=timeout_s, metadata=self._metadata)
+        # An answer that does not come is no reason to fail a call that has one: the next stranger is asked after again.
+        with contextlib.suppress(aio.AioRpcError):
+            for member in (await call).members:
+                self.learn(member.name, member.address)
 
     async def call_once(
         self,
