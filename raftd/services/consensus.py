@@ -9,13 +9,14 @@ that joins has none. The core takes requests from anyone and replies only from m
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 from zlib import crc32
 
 from raftd.codec.peer import decode_batch, decode_message
-from raftd.errors import InvalidRequest
+from raftd.errors import DeadlinePassed, InvalidRequest, PeerUnreachable
 from raftd.pb import consensus_pb2 as pb
 from raftd.pb.consensus_pb2_grpc import ConsensusServicer
 from raftd.raft.messages import InstallSnapshot, Message
@@ -31,6 +32,10 @@ from raftd.transport.base import (
     hex_id,
 )
 from raftd.transport.faults import FaultTable
+from raftd.transport.snapshot_stream import CHUNK_BYTES
+
+IDLE_S = 30.0
+"""A sender of a snapshot that sends nothing for so long is given up: what has arrived would fill the disk for ever."""
 
 LIVES_KEPT = 256
 """Stores whose latest life is remembered: far more than a cluster has, and a bound to what strangers can fill."""
@@ -74,6 +79,7 @@ class ConsensusService(ConsensusServicer):
         learn: takes where a sender can be answered (``Network.learn``).
         snapshots: takes snapshots in.
         reads: confirms reads for followers.
+        idle_s: how long the sender of a snapshot may send nothing.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class ConsensusService(ConsensusServicer):
         learn: Callable[[RemoteNode], None],
         snapshots: SnapshotIntake,
         reads: ReadIndices,
+        idle_s: float = IDLE_S,
     ) -> None:
         self._local = local
         self._identity = Identity(local, stores)
@@ -94,6 +101,7 @@ class ConsensusService(ConsensusServicer):
         self._learn = learn
         self._snapshots = snapshots
         self._reads = reads
+        self._idle_s = idle_s
         self._lives: OrderedDict[NodeId, tuple[int, str]] = OrderedDict()
         """The latest incarnation of each sender, and where that serves."""
 
@@ -116,26 +124,37 @@ class ConsensusService(ConsensusServicer):
     ) -> pb.SnapshotReceived:
         """Take one snapshot in; see consensus.proto. Whatever breaks it off leaves nothing behind."""
         chunks = aiter(request_iterator)
-        first = await anext(chunks, None)
+        first = await self._next(chunks)
         if first is None:
             raise InvalidRequest("a snapshot without a chunk")
         self._check(first.header)
         announcement = _announcement(first)
+        size_bytes = announcement.snapshot.size_bytes
         intake = self._snapshots.begin(announcement)
         try:
             offset = 0
-            async for chunk in chunks:
-                _check_chunk(chunk, offset, announcement.snapshot.size_bytes)
+            while (chunk := await self._next(chunks)) is not None:
+                _check_chunk(chunk, offset, size_bytes)
                 await intake.write(chunk.data)
                 offset += len(chunk.data)
-            if offset != announcement.snapshot.size_bytes:
-                raise InvalidRequest(
-                    f"the stream ends after {offset} of {announcement.snapshot.size_bytes} bytes of a snapshot"
-                )
+            if self._faults.drops_from(first.header.sender_name):
+                # The interceptor looks at what arrives; this is the end of the stream, which is lost like the rest.
+                raise PeerUnreachable(f"{first.header.sender_name} was cut off before its snapshot ended")
+            if offset != size_bytes:
+                raise InvalidRequest(f"the stream ends after {offset} of {size_bytes} bytes of a snapshot")
             await intake.finish()
         finally:
             await intake.abort()
         return pb.SnapshotReceived()
+
+    async def _next(self, chunks: AsyncIterator[pb.SnapshotChunk]) -> pb.SnapshotChunk | None:
+        try:
+            async with asyncio.timeout(self._idle_s):
+                return await anext(chunks, None)
+        except TimeoutError:
+            raise DeadlinePassed(
+                f"the sender of a snapshot has sent nothing for {self._idle_s:.0f} s", try_="send it again"
+            ) from None
 
     @served
     async def GetReadIndex(self, request: pb.ReadIndexRequest, context: Context) -> pb.ReadIndexResponse:
@@ -185,5 +204,9 @@ def _check_chunk(chunk: pb.SnapshotChunk, offset: int, size_bytes: int) -> None:
         raise InvalidRequest(f"a chunk for offset {chunk.offset} of a snapshot, where {offset} must follow")
     if crc32(chunk.data) != chunk.crc32:
         raise InvalidRequest(f"a chunk at offset {offset} of a snapshot has a bad checksum")
+    if not 0 < len(chunk.data) <= CHUNK_BYTES:
+        raise InvalidRequest(
+            f"a chunk of {len(chunk.data)} bytes at offset {offset} of a snapshot; at most {CHUNK_BYTES} travel in one"
+        )
     if offset + len(chunk.data) > size_bytes:
         raise InvalidRequest(f"a snapshot is longer than the {size_bytes} bytes that were announced")
