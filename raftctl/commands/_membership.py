@@ -66,7 +66,7 @@ def add(asked: Invocation, name: str | None, *, learner: bool, replaced: str | N
     }
     instead = f" in place of {old}" if old else ""
     text = f"added {node.name}{instead}: a {role} after {took_s:.1f} s; {_voters(membership)}"
-    emit(asked, value, [node.name], lambda: text)
+    emit(asked, value, [node.name], lambda: node.name if asked.quiet else text)
     _say_kept(asked, old, kept)
     if not learner:
         _advise(asked, membership)

@@ -175,7 +175,7 @@ def test_a_node_is_removed_with_its_files(raftctl: CommandLine, started: Started
     assert set(started()) == {"n1", "n3"}
     assert not raftctl.launcher.directory.node("n2").exists()
     assert "already running, 2 nodes" in raftctl("cluster", "up", "-n", "2")
-    assert raftctl("node", "add", "-q", "-o", "name") == "n4\n"
+    assert raftctl("node", "add", "-q") == "n4\n"
 
 
 def test_the_leader_can_be_removed(raftctl: CommandLine) -> None:
