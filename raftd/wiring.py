@@ -250,11 +250,17 @@ class Server:
     def _state(self) -> State:
         return self._machine.state
 
+    def _name_of(self, store_id: int) -> str:
+        """The name of a store; before anything is applied, as this directory has it."""
+        known = {member.store_id: member.name for member in self._start.members}
+        known[self._local.store_id] = self._local.name
+        return self._members.name(store_id) or known.get(store_id, "")
+
     def _make_trace(self) -> TraceWriter | None:
         if self._config.trace is None:
             return None
         try:
-            return TraceWriter(self._config.trace, self._members.name, self._clock)
+            return TraceWriter(self._config.trace, self._name_of, self._clock)
         except OSError as error:
             raise ConfigError(f"cannot write the trace {self._config.trace}: {error.strerror}") from None
 
@@ -381,6 +387,7 @@ class Server:
                 node=self.node,
                 forwarder=forwarder,
             ),
+            stores=facts,
         )
 
     def _remote(self, store_id: NodeId) -> RemoteNode | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -80,6 +81,27 @@ def test_a_node_alone_leads_runs_a_task_and_comes_back_with_its_record(tmp_path:
             assert got.task.task_id == task_id
 
     run(scenario())
+
+
+def test_each_of_its_lives_is_traced_where_that_is_asked_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        config = founded(tmp_path, 1, trace=tmp_path / "trace")
+        for _ in range(2):
+            async with running(config) as (server, _):
+                await eventually(lambda server=server: server.node.leads, 30, "it leads")  # type: ignore[misc]  # bound now
+
+    run(scenario())
+    lines = [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
+    assert [(line["node"], line["event"], line["term"]) for line in lines] == [
+        ("n1", "started", 1),
+        ("n1", "asks for pre-votes", 1),
+        ("n1", "stands for election", 2),
+        ("n1", "won the election", 2),
+        ("n1", "started", 2),
+        ("n1", "asks for pre-votes", 2),
+        ("n1", "stands for election", 3),
+        ("n1", "won the election", 3),
+    ]
 
 
 def test_it_ends_with_calls_of_every_kind_waiting(tmp_path: Path) -> None:

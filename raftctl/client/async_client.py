@@ -1,8 +1,8 @@
 """`AsyncClient`: everything that can be asked of a cluster, as coroutines.
 
 What may live here: one method per question, each a translation and a call. How a node is found is `channel`;
-streams are `watching` and `transfer`; asking every node is `overview`. `sync_client.Client` is the same for
-callers without a loop.
+streams are `watching` and `transfer`; asking every node is `overview`; the operator's part is `administration`.
+`sync_client.Client` is the same for callers without a loop.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from grpc import aio
 
 from raftctl.client import errors, overview, wire
 from raftctl.client import models as m
+from raftctl.client import nodes as n
+from raftctl.client.administration import Administration
 from raftctl.client.channel import Router, Stubs
 from raftctl.client.overview import ClusterView
 from raftctl.client.request_ids import new_request_id
@@ -26,7 +28,6 @@ from raftctl.client.submitter import Submitter
 from raftctl.client.transfer import Transfers
 from raftctl.client.watching import Watcher, WatchFilter
 from raftctl.endpoints import Endpoints
-from raftd.pb import admin_pb2 as admin
 from raftd.pb import scheduler_pb2 as pb
 
 Req = TypeVar("Req")
@@ -50,6 +51,7 @@ class AsyncClient:
         self.cluster = endpoints.cluster  # its name; empty when only addresses are known
         self._watcher = Watcher(self._router, self._current_status)
         self._transfers = Transfers(self._router)
+        self._administration = Administration(self._router, timeout_s)
         self._submitter = Submitter(self.submit_many)
 
     async def __aenter__(self) -> Self:
@@ -305,94 +307,105 @@ class AsyncClient:
         """Where a blob is."""
         return await self._transfers.stat(digest, self._timeout_s)
 
+    # --- the membership and the leadership ----------------------------------------------------------------------------
+
+    async def members(self, *, timeout_s: float | None = None) -> n.Membership:
+        """Who belongs to the cluster: as the leader has applied it, or, where nobody leads, any node that answers.
+
+        Raises:
+            NodeUnreachable: nobody answers.
+        """
+        return await self._administration.members(timeout_s)
+
+    async def add_member(
+        self,
+        name: str,
+        store_id: str,
+        address: str,
+        *,
+        learner: bool = False,
+        replaces: str = "",
+        timeout_s: float | None = None,
+    ) -> int:
+        """Lets the store in that ``raftd init --join`` made and that serves at `address`; the index of the entry.
+
+        It comes as a learner, and votes as soon as it has caught up, unless it is to stay a `learner`; in that moment
+        the member that it `replaces` leaves. The same call again does nothing more.
+
+        Raises:
+            Rejected: the change makes no sense now, or another one is under way.
+            NodeNotFound: there is no member to be replaced.
+            OutcomeUnknown: it may have been let in, or may be yet.
+        """
+        return await self._administration.add_member(
+            name, store_id, address, learner=learner, replaces=replaces, timeout_s=timeout_s
+        )
+
+    async def promote_member(self, name: str, *, timeout_s: float | None = None) -> int:
+        """Makes a learner a voter as soon as it has caught up. Raises as `add_member`, and DeadlinePassed."""
+        return await self._administration.promote_member(name, timeout_s=timeout_s)
+
+    async def remove_member(self, name: str, *, timeout_s: float | None = None) -> int:
+        """Takes a member out of the configuration; its store never comes back. Raises as `add_member`."""
+        return await self._administration.remove_member(name, timeout_s=timeout_s)
+
+    async def transfer_leadership(self, target: str = "", *, timeout_s: float | None = None) -> n.Leadership:
+        """Has a voter (empty: the one that has most of the log) lead; returns when it does.
+
+        Raises:
+            NodeNotFound, InvalidChange: it is no voter.
+            TransferFailed: it did not take over; the leader goes on leading.
+        """
+        return await self._administration.transfer_leadership(target, timeout_s=timeout_s)
+
+    async def take_snapshot(self, node: str, *, timeout_s: float | None = None) -> n.SnapshotTaken:
+        """Has this node write a snapshot of what it has applied, and let go of the log behind it."""
+        return await self._administration.take_snapshot(node, timeout_s=timeout_s)
+
     # --- one node -----------------------------------------------------------------------------------------------------
 
-    async def node_info(self, node: str, *, timeout_s: float | None = None) -> m.NodeInfo:
+    async def node_info(self, node: str, *, timeout_s: float | None = None) -> n.NodeInfo:
         """What this node (name or address) says about itself. Needs no leader.
 
         Raises:
             NodeNotFound: no node has this name.
             NodeUnreachable: it does not answer.
         """
-        request = admin.NodeInfoRequest()
-        return wire.node_info(await self._ask(node, lambda s: s.admin.NodeInfo, request, timeout_s))
+        return await self._administration.node_info(node, timeout_s)
 
-    async def node_infos(self, *, timeout_s: float = overview.NODE_ANSWERS_S) -> dict[str, m.NodeInfo]:
+    async def node_infos(self, *, timeout_s: float = overview.NODE_ANSWERS_S) -> dict[str, n.NodeInfo]:
         """The same of every node that answers, by name."""
         return (await overview.node_infos(self._router, timeout_s))[0]
 
     async def everybody(
         self, *, timeout_s: float = overview.NODE_ANSWERS_S
-    ) -> tuple[dict[str, m.NodeInfo], tuple[str, ...]]:
-        """What every node says about itself, by name, and the names of those that do not answer.
+    ) -> tuple[dict[str, n.NodeInfo], tuple[str, ...]]:
+        """The same, members that were not known before included, and the names of those that do not answer.
 
         Raises:
             NodeUnreachable: nobody answers.
         """
-        infos, silent = await overview.node_infos(self._router, timeout_s)
-        if not infos:
-            raise overview.nobody_answers(self._router)
-        known = set(self._router.addresses)
-        for member in await overview.members(self._router, timeout_s):
-            self._router.learn(member.name, member.address)
-        if known != set(self._router.addresses):
-            infos, silent = await overview.node_infos(self._router, timeout_s)
-        return infos, tuple(self._router.name_of(address) for address in silent)
+        return await self._administration.everybody(timeout_s)
 
-    async def members(self) -> tuple[m.Member, ...]:
-        """The configuration."""
-        answer = await self._call(lambda s: s.admin.Members, admin.MembersRequest())
-        return tuple(m.Member(one.name, one.store_id, one.address, one.voter) for one in answer.members)
-
-    async def faults(self, node: str, *, timeout_s: float | None = None) -> m.Faults:
+    async def faults(self, node: str, *, timeout_s: float | None = None) -> n.Faults:
         """Which cuts this node acts on."""
-        request = admin.GetFaultsRequest()
-        answer = await self._ask(node, lambda s: s.admin.GetFaults, request, timeout_s)
-        return m.Faults(answer.fault_injection, tuple(wire.cut(cut) for cut in answer.cuts))
+        return await self._administration.faults(node, timeout_s)
 
     async def set_faults(
         self,
         node: str,
         *,
-        add: Iterable[m.Cut] = (),
-        remove: Iterable[m.Cut] = (),
+        add: Iterable[n.Cut] = (),
+        remove: Iterable[n.Cut] = (),
         heal: bool = False,
         timeout_s: float | None = None,
-    ) -> tuple[m.Cut, ...]:
+    ) -> tuple[n.Cut, ...]:
         """Changes which cuts this node acts on (`heal` first removes all); returns those that are now in force.
 
         Raises:
             FaultInjectionOff: it was started without fault injection.
         """
-        request = admin.SetFaultsRequest(
-            add=[wire.cut_to_wire(cut) for cut in add],
-            remove=[wire.cut_to_wire(cut) for cut in remove],
-            heal=heal,
-        )
-        answer = await self._ask(node, lambda s: s.admin.SetFaults, request, timeout_s)
-        return tuple(wire.cut(cut) for cut in answer.cuts)
-
-    async def _ask(
-        self,
-        node: str,
-        pick: Callable[[Stubs], aio.UnaryUnaryMultiCallable[Req, Res]],
-        request: Req,
-        timeout_s: float | None,
-    ) -> Res:
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
-        return await self._router.ask(await self._address_of(node), pick, request, limit_s)
-
-    async def _address_of(self, node: str) -> str:
-        if ":" in node:
-            return node
-        address = self._router.address_of(node)
-        if address is None:
-            for member in await overview.members(self._router, self._timeout_s):
-                self._router.learn(member.name, member.address)
-            address = self._router.address_of(node)
-        if address is None:
-            raise errors.NodeNotFound(f"no node is called {node!r}", "raftctl node list")
-        return address
+        return await self._administration.set_faults(node, add, remove, heal=heal, timeout_s=timeout_s)
 
 
 def _identified(submission: m.Submission) -> m.Submission:

@@ -2,12 +2,14 @@
 
 What may live here: the channels, what gRPC says about a failure turned into the SDK's errors, and `Router`,
 which knows the addresses, remembers the leader, and asks again, elsewhere or later, until the caller's time
-is up. A call is repeated as it is, request ids included: everything that the SDK sends is safe to send twice.
+is up. A call is repeated as it is, request ids included: everything that goes through `Router.call` is safe to send
+twice. What is not goes through `Router.call_once`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from grpc import aio
 
 from raftctl.client import errors
 from raftctl.endpoints import Endpoints
+from raftd.pb.admin_pb2 import MembersRequest, NodeInfoRequest
 from raftd.pb.admin_pb2_grpc import AdminStub
 from raftd.pb.blobs_pb2_grpc import BlobsStub
 from raftd.pb.scheduler_pb2_grpc import SchedulerStub
@@ -54,6 +57,15 @@ _BY_STATUS: dict[grpc.StatusCode, type[errors.ClientError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
     grpc.StatusCode.NOT_FOUND: errors.NotFound,
 }
+
+# After one of these it is certain that nothing has happened: the node says so, or it never reached a leader.
+_NOTHING_HAPPENED = (
+    errors.NoLeader,
+    errors.NotLeader,
+    errors.ShuttingDown,
+    errors.PeerUnreachable,
+)
+PROBE_S = 1.0
 
 # Which error tells most when every node has been asked in vain.
 _TELLING = (errors.NoQuorum, errors.OutcomeUnknown, errors.NoLeader, errors.NotLeader)
@@ -109,6 +121,7 @@ class Router:
         self._metadata = (("authorization", f"Bearer {endpoints.token}"),) if endpoints.token else ()
         self._stubs: dict[str, Stubs] = {}
         self._leader: str | None = None  # an address: where the next call goes first
+        self._met_stranger = False  # a leader that was not known: there may be more that are not
         self._failed: dict[str, int] = {}  # failures in a row: who has more of them is asked later
 
     @property
@@ -141,6 +154,7 @@ class Router:
 
     def lead_by(self, name: str, address: str) -> None:
         """Remembers who leads."""
+        self._met_stranger = self._met_stranger or address not in self._names
         self.learn(name, address)
         self._leader = address
 
@@ -230,7 +244,9 @@ class Router:
                 if remaining_s <= 0:
                     break
                 try:
-                    return await self.ask(address, pick, request, min(remaining_s, try_s))
+                    response = await self.ask(address, pick, request, min(remaining_s, try_s))
+                    await self._meet(address, min(deadline - loop.time(), PROBE_S))
+                    return response
                 except errors.ClientError as error:
                     if not error.retryable:
                         raise
@@ -241,6 +257,63 @@ class Router:
             await asyncio.sleep(min(remaining_s, pause_s * random.uniform(0.5, 1.0)))
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
             try_s = min(try_s * 2, LONGEST_TRY_S)
+
+    async def _meet(self, address: str, timeout_s: float) -> None:
+        """After a leader that was not known yet: who else has come? Those that are known may all be gone one day."""
+        if not self._met_stranger or timeout_s <= 0:
+            return
+        self._met_stranger = False
+        call = self.stubs(address).admin.Members(MembersRequest(), timeout=timeout_s, metadata=self._metadata)
+        # An answer that does not come is no reason to fail a call that has one: the next stranger is asked after again.
+        with contextlib.suppress(aio.AioRpcError):
+            for member in (await call).members:
+                self.learn(member.name, member.address)
+
+    async def call_once(
+        self,
+        pick: Callable[[Stubs], aio.UnaryUnaryMultiCallable[Req, Res]],
+        request: Req,
+        timeout_s: float,
+    ) -> Res:
+        """Asks a node that answers; asks again only as long as it is certain that nothing has happened yet.
+
+        Raises:
+            OutcomeUnknown: the node was lost after it had been asked, or said so itself.
+            ClientError: any other answer, or, when `timeout_s` has passed, why nobody took the request.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        failure: errors.ClientError | None = None
+        pause_s = FIRST_PAUSE_S
+        while True:
+            for address in self.order():
+                remaining_s = deadline - loop.time()
+                if remaining_s <= 0:
+                    break
+                try:
+                    # A node that hangs must not get the request: it might take it long after the caller has gone.
+                    await self.ask(
+                        address, lambda s: s.admin.NodeInfo, NodeInfoRequest(), min(remaining_s, PROBE_S)
+                    )
+                except errors.NodeUnreachable as error:
+                    failure = more_telling(failure, error)
+                    continue
+                try:
+                    return await self.ask(address, pick, request, deadline - loop.time())
+                except errors.NodeUnreachable as error:
+                    raise errors.OutcomeUnknown(
+                        f"{self.name_of(address)} was lost: {error.message}"
+                    ) from error
+                except errors.ChangePending as error:
+                    failure = error
+                    break  # every node would say the same
+                except _NOTHING_HAPPENED as error:
+                    failure = more_telling(failure, error)
+            remaining_s = deadline - loop.time()
+            if remaining_s <= 0:
+                raise failure or errors.NodeUnreachable("no node answered in time")
+            await asyncio.sleep(min(remaining_s, pause_s * random.uniform(0.5, 1.0)))
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
 
 def more_telling(before: errors.ClientError | None, now: errors.ClientError) -> errors.ClientError:

@@ -11,10 +11,12 @@ What may live here: exception classes and the table from wire codes to them. No 
     ├── NotFound                                                                              exit 3
     │   ├── TaskNotFound  JobNotFound  NodeNotFound  BlobNotFound  LogsGone
     ├── Unavailable                     worth another try until the caller's time is up      exit 4
-    │   ├── NoLeader  NotLeader  NoQuorum  OutcomeUnknown  DeadlinePassed  ShuttingDown  PeerUnreachable
+    │   ├── NoLeader  NotLeader  NoQuorum  OutcomeUnknown  DeadlinePassed  ShuttingDown  DiskFull
+    │   ├── TransferFailed  PeerUnreachable
     │   └── NodeUnreachable             no connection, or no answer in time: said by the SDK itself
     ├── Rejected                                                                              exit 6
     │   ├── QueueFull  TooManyUncommitted  RequestIdConflict  RequestExpired  StaleToken  NameTaken
+    │   ├── StoreRemoved  InvalidChange  ChangePending
     ├── Refused                                                                               exit 1
     │   ├── Unauthenticated  WrongIdentity  FaultInjectionOff
     ├── TaskFailed                      a result was asked for and there is none              exit 5
@@ -152,6 +154,18 @@ class ShuttingDown(Unavailable):
     code = "shutting_down"
 
 
+class DiskFull(Unavailable):
+    """The node's disk is full: it takes nothing new until there is room."""
+
+    code = "disk_full"
+
+
+class TransferFailed(Unavailable):
+    """The leadership was not handed over in time; the leader goes on leading."""
+
+    code = "transfer_failed"
+
+
 class PeerUnreachable(Unavailable):
     """The asked node could not reach another that it needs."""
 
@@ -205,6 +219,24 @@ class NameTaken(Rejected):
     """The name belongs to something else."""
 
     code = "name_taken"
+
+
+class StoreRemoved(Rejected):
+    """The store was removed from the cluster: it never comes back."""
+
+    code = "store_removed"
+
+
+class InvalidChange(Rejected):
+    """The membership cannot be changed so."""
+
+    code = "invalid_change"
+
+
+class ChangePending(Rejected):
+    """Another change of the membership is under way: one at a time."""
+
+    code = "change_pending"
 
 
 class Refused(ClientError):

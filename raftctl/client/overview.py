@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from raftctl.client import errors, wire
 from raftctl.client.channel import Router
-from raftctl.client.models import Member, NodeInfo, NodeRow, Quorum, Status
+from raftctl.client.models import NodeRow, Quorum, Status
+from raftctl.client.nodes import Member, NodeInfo
 from raftd.pb import admin_pb2 as admin
 from raftd.pb import scheduler_pb2 as pb
 
@@ -187,7 +188,11 @@ async def _explained(router: Router, failure: errors.Unavailable) -> errors.Clie
     infos, silent = await node_infos(router, NODE_ANSWERS_S)
     if not infos:
         return nobody_answers(router)
-    voters = [member.name for member in await members(router, NODE_ANSWERS_S) if member.voter]
+    known = await members(router, NODE_ANSWERS_S)
+    strangers = [one.address for one in known if one.voter and one.address not in router.addresses]
+    if strangers and leading(infos.values()) is None:
+        return _only_some_asked(failure, list(infos.values()), strangers)
+    voters = [member.name for member in known if member.voter]
     voters = voters or [*infos, *(router.name_of(address) for address in silent)]
     down = [name for name in voters if name not in infos]
     up = len(voters) - len(down)
@@ -204,13 +209,32 @@ async def _explained(router: Router, failure: errors.Unavailable) -> errors.Clie
     )
 
 
+def _only_some_asked(
+    failure: errors.Unavailable, asked: Sequence[NodeInfo], strangers: Sequence[str]
+) -> errors.ClientError:
+    """With ``--address`` some voters were not asked: whether they are up, and whether one leads, is not known."""
+    names = ", ".join(info.name for info in asked)
+    only = f"only {'it was' if len(asked) == 1 else 'they were'} asked"
+    if any(info.leader for info in asked):
+        said = failure.message
+    else:
+        said = f"{names} {'knows' if len(asked) == 1 else 'know'} no leader"
+    addresses = ",".join([*(info.address for info in asked), *strangers])
+    return errors.NoLeader(f"{said}; {only}", f"--address {addresses}")
+
+
 async def members(router: Router, timeout_s: float) -> tuple[Member, ...]:
     """The configuration, from the first node that answers; empty when none does."""
     try:
         answer = await router.call(lambda s: s.admin.Members, admin.MembersRequest(), timeout_s)
     except errors.Unavailable:
         return ()
-    return tuple(Member(one.name, one.store_id, one.address, one.voter) for one in answer.members)
+    return wire.membership(answer, "", leads=False).members
+
+
+def leading(infos: Iterable[NodeInfo]) -> NodeInfo | None:
+    """The node that leads in the highest term: an older leader has not heard yet that it was voted out."""
+    return max((info for info in infos if info.role == "leader"), key=lambda info: info.term, default=None)
 
 
 async def _any_cuts(router: Router) -> bool:

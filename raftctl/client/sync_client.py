@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from raftctl.client import models as m
+from raftctl.client import nodes as n
 from raftctl.client.async_client import DEFAULT_TIMEOUT_S, AsyncClient
 from raftctl.client.overview import ClusterView
 from raftctl.endpoints import Endpoints
@@ -35,6 +36,7 @@ class Client:
             return AsyncClient(endpoints, timeout_s=timeout_s)
 
         self._client = self._run(connect())
+        self.cluster = endpoints.cluster  # its name; empty when only addresses are known
 
     def __enter__(self) -> Self:
         return self
@@ -151,19 +153,56 @@ class Client:
         """See `AsyncClient.blob_stat`."""
         return self._run(self._client.blob_stat(digest))
 
-    def node_info(self, node: str, *, timeout_s: float | None = None) -> m.NodeInfo:
+    def node_info(self, node: str, *, timeout_s: float | None = None) -> n.NodeInfo:
         """See `AsyncClient.node_info`."""
         return self._run(self._client.node_info(node, timeout_s=timeout_s))
 
-    def node_infos(self, *, timeout_s: float = 1.0) -> dict[str, m.NodeInfo]:
+    def node_infos(self, *, timeout_s: float = 1.0) -> dict[str, n.NodeInfo]:
         """See `AsyncClient.node_infos`."""
         return self._run(self._client.node_infos(timeout_s=timeout_s))
 
-    def members(self) -> tuple[m.Member, ...]:
+    def members(self, *, timeout_s: float | None = None) -> n.Membership:
         """See `AsyncClient.members`."""
-        return self._run(self._client.members())
+        return self._run(self._client.members(timeout_s=timeout_s))
 
-    def faults(self, node: str, *, timeout_s: float | None = None) -> m.Faults:
+    def add_member(
+        self,
+        name: str,
+        store_id: str,
+        address: str,
+        *,
+        learner: bool = False,
+        replaces: str = "",
+        timeout_s: float | None = None,
+    ) -> int:
+        """See `AsyncClient.add_member`."""
+        return self._run(
+            self._client.add_member(
+                name, store_id, address, learner=learner, replaces=replaces, timeout_s=timeout_s
+            )
+        )
+
+    def promote_member(self, name: str, *, timeout_s: float | None = None) -> int:
+        """See `AsyncClient.promote_member`."""
+        return self._run(self._client.promote_member(name, timeout_s=timeout_s))
+
+    def remove_member(self, name: str, *, timeout_s: float | None = None) -> int:
+        """See `AsyncClient.remove_member`."""
+        return self._run(self._client.remove_member(name, timeout_s=timeout_s))
+
+    def transfer_leadership(self, target: str = "", *, timeout_s: float | None = None) -> n.Leadership:
+        """See `AsyncClient.transfer_leadership`."""
+        return self._run(self._client.transfer_leadership(target, timeout_s=timeout_s))
+
+    def take_snapshot(self, node: str, *, timeout_s: float | None = None) -> n.SnapshotTaken:
+        """See `AsyncClient.take_snapshot`."""
+        return self._run(self._client.take_snapshot(node, timeout_s=timeout_s))
+
+    def everybody(self, *, timeout_s: float = 1.0) -> tuple[dict[str, n.NodeInfo], tuple[str, ...]]:
+        """See `AsyncClient.everybody`."""
+        return self._run(self._client.everybody(timeout_s=timeout_s))
+
+    def faults(self, node: str, *, timeout_s: float | None = None) -> n.Faults:
         """See `AsyncClient.faults`."""
         return self._run(self._client.faults(node, timeout_s=timeout_s))
 
@@ -171,11 +210,11 @@ class Client:
         self,
         node: str,
         *,
-        add: Iterable[m.Cut] = (),
-        remove: Iterable[m.Cut] = (),
+        add: Iterable[n.Cut] = (),
+        remove: Iterable[n.Cut] = (),
         heal: bool = False,
         timeout_s: float | None = None,
-    ) -> tuple[m.Cut, ...]:
+    ) -> tuple[n.Cut, ...]:
         """See `AsyncClient.set_faults`."""
         return self._run(
             self._client.set_faults(node, add=add, remove=remove, heal=heal, timeout_s=timeout_s)

@@ -7,6 +7,7 @@ an error.
 from __future__ import annotations
 
 from raftctl.client import models as m
+from raftctl.client import nodes as n
 from raftctl.client.errors import from_code
 from raftd.pb import admin_pb2 as admin
 from raftd.pb import scheduler_pb2 as pb
@@ -66,7 +67,7 @@ def state_to_wire(state: m.TaskState) -> pb.TaskState.ValueType:
     return _STATES_ON_WIRE[state]
 
 
-def cut_to_wire(cut: m.Cut) -> admin.Cut:
+def cut_to_wire(cut: n.Cut) -> admin.Cut:
     """The message."""
     return admin.Cut(from_node=cut.from_node, to_node=cut.to_node)
 
@@ -271,9 +272,9 @@ def log_chunk(message: pb.LogsResponse) -> m.LogChunk:
     return m.LogChunk(stream, message.data, message.truncated, message.node, message.attempt)
 
 
-def node_info(message: admin.NodeInfoResponse) -> m.NodeInfo:
+def node_info(message: admin.NodeInfoResponse) -> n.NodeInfo:
     """What a node says about itself."""
-    return m.NodeInfo(
+    return n.NodeInfo(
         name=message.name,
         cluster_id=message.cluster_id,
         store_id=message.store_id,
@@ -291,13 +292,15 @@ def node_info(message: admin.NodeInfoResponse) -> m.NodeInfo:
         first_index=message.first_index,
         last_index=message.last_index,
         peers=tuple(
-            m.PeerProgress(
+            n.PeerProgress(
                 peer.name,
                 peer.match_index,
                 peer.next_index,
                 peer.progress,
                 peer.in_flight,
                 peer.recently_active,
+                peer.learner,
+                peer.pending_snapshot or None,
             )
             for peer in message.peers
         ),
@@ -306,9 +309,36 @@ def node_info(message: admin.NodeInfoResponse) -> m.NodeInfo:
         fsync_ms=message.fsync_ms,
         storage_queue=message.storage_queue,
         slots_ready=message.slots_ready,
+        membership=message.membership or "unknown",
+        snapshot_index=message.snapshot_index or None,
+        snapshot_bytes=message.snapshot_bytes,
+        disk_full=message.disk_full,
+        transfer_target=message.transfer_target or None,
     )
 
 
-def cut(message: admin.Cut) -> m.Cut:
+def membership(message: admin.MembersResponse, answered_by: str, *, leads: bool) -> n.Membership:
+    """The configuration, and whose answer it is."""
+    return n.Membership(
+        tuple(
+            n.Member(
+                one.name,
+                one.store_id,
+                one.address,
+                one.voter,
+                one.leaving,
+                one.promote,
+                one.replaces or None,
+            )
+            for one in message.members
+        ),
+        message.joint,
+        tuple(message.removed_stores),
+        answered_by,
+        leads,
+    )
+
+
+def cut(message: admin.Cut) -> n.Cut:
     """One cut."""
-    return m.Cut(message.from_node, message.to_node)
+    return n.Cut(message.from_node, message.to_node)

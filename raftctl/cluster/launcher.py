@@ -52,7 +52,7 @@ class Conflict(CliError):
     def __init__(self, name: str, differences: Sequence[str]) -> None:
         super().__init__(
             f"cluster {name!r} is there already, with {' and '.join(differences)}",
-            f"raftctl cluster down {name}, then again; or another NAME",
+            f"another NAME; or raftctl cluster down {name}; for its size, raftctl node add or remove",
             ExitCode.REJECTED,
         )
 
@@ -81,8 +81,8 @@ class UpRequest:
         """What an existing cluster has that is not what was asked for, in words."""
         wanted, has = self.options(), record.options
         found = []
-        if self.size is not None and self.size != len(record.nodes):
-            found.append(f"{len(record.nodes)} nodes, not {self.size}")
+        if self.size is not None and self.size != len(record.members):
+            found.append(f"{len(record.members)} nodes, not {self.size}")
         if self.slots is not None and wanted.slots != has.slots:
             found.append(f"{has.slots} slots a node, not {wanted.slots}")
         if self.allow is not None and wanted.allow != has.allow:
@@ -235,7 +235,8 @@ class Launcher:
         self, record: ClusterRecord, wait: bool, deadline: float, keep_on_failure: bool
     ) -> UpOutcome:
         running = self._running_or_found(record)
-        down = [node for node in record.nodes if node.name not in running]
+        # Whoever was never let in is started by `node add` alone: it would not become ready by itself.
+        down = [node for node in record.members if node.name not in running]
         started: list[StartedNode] = []
         try:
             if down:
@@ -256,7 +257,7 @@ class Launcher:
         nodes = tuple(
             NodeRecord(f"n{number}", mint_id(), port) for number, port in enumerate(chosen, start=1)
         )
-        return ClusterRecord(self.name, mint_id(), utc_now(), options, nodes)
+        return ClusterRecord(self.name, mint_id(), utc_now(), options, nodes, numbers_given=size)
 
     def _start(self, nodes: Iterable[NodeRecord], record: ClusterRecord, *, init: bool) -> list[StartedNode]:
         """Starts nodes side by side, each initialised first if it is new. If one fails, those started are stopped."""
@@ -302,7 +303,7 @@ class Launcher:
 
     def _wait(self, record: ClusterRecord, started: Sequence[StartedNode], deadline: float) -> ClusterView:
         return wait_ready(
-            record.nodes, self.probe, deadline, lambda: self._check_alive(started), self.progress
+            record.members, self.probe, deadline, lambda: self._check_alive(started), self.progress
         )
 
     def _check_alive(self, started: Sequence[StartedNode]) -> None:
@@ -319,7 +320,7 @@ class Launcher:
         with exclusive(self.name, self.lock_timeout_s):
             record = self.directory.require()
             running = self._running_or_found(record)
-            self._end(record, running)
+            self._end(record, running, signal_number=signal.SIGQUIT)
             return tuple(running)
 
     def stop_nodes(self, names: Sequence[str], grace_s: float = STOP_GRACE_S) -> tuple[str, ...]:
@@ -328,7 +329,7 @@ class Launcher:
             record = self.directory.require()
             running = self._running_or_found(record)
             ending = {name: running[name] for name in names if name in running}
-            self._end(record, ending, grace_s)
+            self._end(record, ending, grace_s, signal.SIGQUIT if ending == running else signal.SIGTERM)
             return tuple(ending)
 
     def down(self, *, purge: bool = False) -> bool:
@@ -351,7 +352,7 @@ class Launcher:
     def _discard(self, record: ClusterRecord | None) -> None:
         """Ends whatever runs and removes the files; `record` is None when it cannot be read."""
         if self.directory.exists():
-            self._end(record, self.directory.processes())
+            self._end(record, self.directory.processes(), signal_number=signal.SIGQUIT)
             self.directory.remove()
 
     def _end(
@@ -359,11 +360,16 @@ class Launcher:
         record: ClusterRecord | None,
         processes: dict[str, ProcessIdentity],
         grace_s: float = STOP_GRACE_S,
+        signal_number: int = signal.SIGTERM,
     ) -> None:
-        """Stops these nodes, waits for what they had started, and forgets them."""
+        """Stops these nodes, waits for what they had started, and forgets them.
+
+        On TERM a leader has another take over before it ends. On QUIT it does not: where all stop, whoever took over
+        would be the next to stop.
+        """
         if processes:
             self.progress(f"stopping {', '.join(processes)}")
-        stop_all(processes.values(), grace_s)
+        stop_all(processes.values(), grace_s, signal_number)
         for name in processes:
             self.directory.forget_process(name)
         if record is not None:

@@ -42,11 +42,15 @@ class ClusterOptions:
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """One node: its name for people, its store id (16 hex digits) and the loopback port that it keeps for life."""
+    """One node: its name for people, its store id (16 hex digits) and the loopback port that it keeps for life.
+
+    `joined` turns true, for good, once the node is a member; a founder is one from the beginning.
+    """
 
     name: str
     store_id: str
     port: int
+    joined: bool = True
 
     @property
     def address(self) -> str:
@@ -58,6 +62,8 @@ class NodeRecord:
 class ClusterRecord:
     """The contents of ``cluster.json``.
 
+    `numbers_given`: nodes were called n1 to this number; a new one gets the next, so that no name means two nodes.
+
     Invariant: `complete` turns true, for good, once every node has been initialised; an incomplete cluster never served
     anybody and may be thrown away.
     """
@@ -68,6 +74,7 @@ class ClusterRecord:
     options: ClusterOptions
     nodes: tuple[NodeRecord, ...]
     complete: bool = False
+    numbers_given: int = 0
 
     def node(self, name: str) -> NodeRecord:
         """The node of that name. Raises CliError (exit code 3), which lists the names that there are."""
@@ -83,6 +90,22 @@ class ClusterRecord:
     def names(self) -> tuple[str, ...]:
         """The names of its nodes, n1 first."""
         return tuple(node.name for node in self.nodes)
+
+    @property
+    def members(self) -> tuple[NodeRecord, ...]:
+        """The nodes that are members, as far as this record knows."""
+        return tuple(node for node in self.nodes if node.joined)
+
+    def with_node(self, node: NodeRecord) -> "ClusterRecord":
+        """The same cluster with this node, in place of one of its name if there is one."""
+        if node.name in self.names:
+            return replace(self, nodes=tuple(node if one.name == node.name else one for one in self.nodes))
+        number = int(node.name[1:]) if re.fullmatch(r"n[1-9][0-9]{0,3}", node.name) else 0
+        return replace(self, nodes=(*self.nodes, node), numbers_given=max(self.numbers_given, number))
+
+    def without_node(self, name: str) -> "ClusterRecord":
+        """The same cluster without the node of this name."""
+        return replace(self, nodes=tuple(node for node in self.nodes if node.name != name))
 
     def completed(self) -> "ClusterRecord":
         """The same cluster, its nodes initialised."""
@@ -225,7 +248,7 @@ def load_endpoints(cluster_name: str) -> Endpoints:
     """How to reach a local cluster. Raises CliError (exit code 3) when there is none of that name, BrokenState."""
     directory = ClusterDirectory(cluster_name)
     record = directory.require()
-    addresses = tuple((node.name, node.address) for node in record.nodes)
+    addresses = tuple((node.name, node.address) for node in record.members)
     return Endpoints(addresses, directory.token(), cluster_name)
 
 
@@ -273,4 +296,5 @@ def _record_from_json(found: Mapping[str, Any]) -> ClusterRecord:
         options=ClusterOptions(**{**options, "allow": tuple(options["allow"])}),
         nodes=tuple(NodeRecord(**node) for node in found["nodes"]),
         complete=bool(found["complete"]),
+        numbers_given=int(found["numbers_given"]),
     )

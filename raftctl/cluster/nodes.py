@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from raftctl.cluster.control import node_status
 from raftctl.cluster.faults import FaultChange, forget, pending, remember
-from raftctl.cluster.layout import ClusterDirectory, NodeRecord
+from raftctl.cluster.layout import ClusterDirectory, NodeRecord, load_endpoints
 from raftctl.cluster.process import ProcessState
 from raftctl.cluster.readiness import NodeView
 from raftctl.endpoints import Endpoints
@@ -21,7 +21,7 @@ from raftctl.errors import RaftctlError
 
 if TYPE_CHECKING:
     from raftctl.client import Client
-    from raftctl.client.models import Faults
+    from raftctl.client.nodes import Faults
 
 
 class LocalNodes:
@@ -35,6 +35,7 @@ class LocalNodes:
         self._lock = threading.Lock()
         self._endpoints: Endpoints | None = None
         self._client: Client | None = None
+        self._members: tuple[Endpoints, Client] | None = None  # and the client that knows the members alone
 
     def __enter__(self) -> Self:
         return self
@@ -43,6 +44,7 @@ class LocalNodes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
+        self._close_members()
 
     def view(self, node: NodeRecord, timeout_s: float) -> NodeView | None:
         """What the node says of itself, or None when it does not answer, or when somebody else answers there."""
@@ -77,7 +79,7 @@ class LocalNodes:
 
     def tell(self, node: NodeRecord, change: FaultChange, timeout_s: float) -> None:
         """Changes the node's cuts. Raises ClientError; FaultInjectionOff when it was started without."""
-        from raftctl.client.models import Cut
+        from raftctl.client.nodes import Cut
 
         self._client_for(node).set_faults(
             node.name,
@@ -86,6 +88,17 @@ class LocalNodes:
             heal=change.heal,
             timeout_s=timeout_s,
         )
+
+    def client(self) -> Client:
+        """A client of the cluster as its record has it now, for what is asked of the cluster and not of one node."""
+        from raftctl.client import Client
+
+        with self._lock:
+            found = load_endpoints(self._directory.name)
+            if self._members is None or self._members[0] != found:
+                self._close_members()
+                self._members = (found, Client(found))
+            return self._members[1]
 
     def _client_for(self, node: NodeRecord) -> Client:
         """A client that knows this node: a cluster that was made anew has other ports and another token."""
@@ -106,6 +119,11 @@ class LocalNodes:
         client, self._client = self._client, None
         if client is not None:
             client.close()
+
+    def _close_members(self) -> None:
+        members, self._members = self._members, None
+        if members is not None:
+            members[1].close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,14 +110,16 @@ def wait_state(identity: ProcessIdentity, wanted: ProcessState, timeout_s: float
     return True
 
 
-def stop_all(identities: Iterable[ProcessIdentity], grace_s: float) -> tuple[ProcessIdentity, ...]:
+def stop_all(
+    identities: Iterable[ProcessIdentity], grace_s: float, signal_number: int = signal.SIGTERM
+) -> tuple[ProcessIdentity, ...]:
     """TERM to all at once, time to end, then KILL to those that have not; returns the ones that had to be killed.
 
-    A paused process is woken, for it would not see the TERM.
+    A paused process is woken, for it would not see the signal.
     """
     targets = tuple(identities)
     for identity in targets:
-        send_signal(identity, signal.SIGTERM)
+        send_signal(identity, signal_number)
         send_signal(identity, signal.SIGCONT)
     stubborn = wait_gone(targets, grace_s)
     for identity in stubborn:

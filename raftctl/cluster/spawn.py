@@ -78,9 +78,12 @@ class RaftdCommand:
     def init_arguments(
         self, directory: ClusterDirectory, record: ClusterRecord, node: NodeRecord
     ) -> list[str]:
-        """``raftd init``: every founding node gets the same list of members."""
-        members = [f"--member={one.name}={one.store_id}@{one.address}" for one in record.nodes]
+        """``raftd init``: every founding node gets the same list of members, one that is to join gets none."""
         identity = [f"--name={node.name}", f"--cluster-id={record.cluster_id}"]
+        if not node.joined:
+            joining = ["--join", f"--store-id={node.store_id}"]
+            return ["init", f"--data-dir={directory.data(node.name)}", *identity, *joining]
+        members = [f"--member={one.name}={one.store_id}@{one.address}" for one in record.nodes]
         return ["init", f"--data-dir={directory.data(node.name)}", *identity, *members]
 
     def run_arguments(

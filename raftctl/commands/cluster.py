@@ -308,11 +308,17 @@ def _report_up(asked: Invocation, cluster: LocalCluster, outcome: UpOutcome, too
     record = outcome.record
     leader = outcome.seen.leader if outcome.seen is not None else None
     if outcome.created:
-        done = f"{len(record.nodes)} nodes up in {took_s:.1f} s"
+        done = f"{_count(record)} up in {took_s:.1f} s"
     elif outcome.started:
         done = f"started {', '.join(outcome.started)} in {took_s:.1f} s"
     else:
-        done = f"already running, {len(record.nodes)} nodes"
+        done = f"already running, {_count(record)}"
+    for node in record.nodes:
+        if not node.joined:
+            say(
+                asked,
+                f"warning: {node.name} has not joined: raftctl node add {node.name}, or node remove {node.name}",
+            )
     missing = outcome.seen.missing() if outcome.seen is not None else {}
     for name, lack in missing.items():
         say(asked, f"warning: {name} {lack}: it was cut off on purpose (raftctl chaos status, raftctl heal)")
@@ -328,6 +334,11 @@ def _report_up(asked: Invocation, cluster: LocalCluster, outcome: UpOutcome, too
     }
     text = f"{cluster.name}: {done}" + (f", {leader.name} leads" if leader is not None else "")
     emit(asked, value, record.names, lambda: text)
+
+
+def _count(record: ClusterRecord) -> str:
+    size = len(record.members)
+    return f"{size} node{'s' if size != 1 else ''}"
 
 
 def _node_rows(directory: ClusterDirectory, record: ClusterRecord) -> list[dict[str, Any]]:

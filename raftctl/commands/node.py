@@ -1,4 +1,4 @@
-"""``raftctl node``: the nodes looked at, and, on a local cluster, started, stopped, paused and killed."""
+"""``raftctl node``: the nodes looked at, and, on a local cluster, added, removed, started, stopped and killed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 
 from raftctl.cluster import control
 from raftctl.cluster.layout import NodeRecord
+from raftctl.commands import _membership
 from raftctl.commands.local import LocalCluster, local_cluster, names_of, progress, showing_logs
 from raftctl.context import Invocation, OutputFormat, invocation
 from raftctl.errors import CliError, ExitCode
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     add_completion=False,
-    help="The nodes: look at them, start, stop, pause and kill them.",
+    help="The nodes: look at them, add and remove them, start, stop, pause and kill them.",
     no_args_is_help=True,
 )
 
@@ -33,6 +34,9 @@ FOLLOW_POLL_S = 0.1
 
 Nodes = Annotated[list[str], typer.Argument(metavar="NODE...", help="n1, n2, ... or leader.")]
 Node = Annotated[str, typer.Argument(metavar="NODE", help="n1, n2, ... or leader.")]
+KeepData = Annotated[
+    bool, typer.Option("--keep-data", help="Leave the files of the node that goes where they are.")
+]
 
 
 @app.command("list")
@@ -51,7 +55,7 @@ def list_(ctx: typer.Context) -> None:
             slots = "-" if row["slots"] is None else f"{row['slots_free']}/{row['slots']}"
             cells = [
                 row["id"],
-                style.state(row["raft_role"]),
+                style.state(row["raft_role"] if row["role"] == "voter" or row["leads"] else row["role"]),
                 style.state(row["process"]),
                 style.state(row["health"]),
             ]
@@ -80,6 +84,57 @@ def info(ctx: typer.Context, node: Node) -> None:
         raise CliError(f"there is no node {name!r}", f"one of: {', '.join(rows)}, leader", ExitCode.NOT_FOUND)
     found = rows[name]
     emit(asked, found, [name], lambda: "\n".join(f"{key:<16} {_dash(value)}" for key, value in found.items()))
+
+
+@app.command()
+def add(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="What to call it; default: the next number.")
+    ] = None,
+    learner: Annotated[
+        bool, typer.Option("--learner", help="Let it stay a learner: it follows, and does not vote.")
+    ] = False,
+    replaced: Annotated[
+        str | None,
+        typer.Option("--replace", metavar="OLD", help="In the step in which it gets its vote, OLD leaves."),
+    ] = None,
+    keep_data: KeepData = False,
+) -> None:
+    """Start a new node and let it into the cluster: a learner first, a voter as soon as it has caught up."""
+    _membership.add(invocation(ctx), name, learner=learner, replaced=replaced, keep_data=keep_data)
+
+
+@app.command()
+def replace(
+    ctx: typer.Context,
+    old: Annotated[
+        str, typer.Argument(metavar="OLD", help="The node that leaves; `leader` names the leader.")
+    ],
+    new: Annotated[str | None, typer.Argument(metavar="[NEW]", help="What to call the new one.")] = None,
+    keep_data: KeepData = False,
+) -> None:
+    """Put a new node in the place of another: `node add --replace OLD`."""
+    _membership.add(invocation(ctx), new, learner=False, replaced=old, keep_data=keep_data)
+
+
+@app.command()
+def promote(ctx: typer.Context, node: Node) -> None:
+    """Give a learner a vote, as soon as it has caught up."""
+    _membership.promote(invocation(ctx), node)
+
+
+@app.command()
+def remove(
+    ctx: typer.Context,
+    node: Node,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if the nodes that are left and up are no majority.")
+    ] = False,
+    keep_data: KeepData = False,
+) -> None:
+    """Take a node out of the cluster for good, then stop it and delete its files. It may be down; it may lead."""
+    _membership.remove(invocation(ctx), node, force=force, keep_data=keep_data)
 
 
 @app.command()

@@ -16,13 +16,13 @@ from raftctl.client.models import (
     Cancelled,
     Change,
     Job,
-    NodeInfo,
     NodeRow,
     Status,
     Task,
     TaskResult,
 )
-from raftctl.client.overview import ClusterView
+from raftctl.client.nodes import Membership, NodeInfo, SnapshotTaken
+from raftctl.client.overview import ClusterView, leading
 from raftctl.views.times import iso
 
 Data = dict[str, Any]
@@ -228,6 +228,11 @@ def node_info(found: NodeInfo) -> Data:
         "storage_queue": found.storage_queue,
         "slots_ready": found.slots_ready,
         "fault_injection": found.fault_injection,
+        "membership": found.membership,
+        "snapshot_index": found.snapshot_index,
+        "snapshot_bytes": found.snapshot_bytes,
+        "disk_full": found.disk_full,
+        "transfer_target": found.transfer_target,
         "started_at": iso(found.started_ms),
         "peers": [
             {
@@ -237,6 +242,8 @@ def node_info(found: NodeInfo) -> Data:
                 "progress": peer.progress,
                 "in_flight": peer.in_flight,
                 "recently_active": peer.recently_active,
+                "learner": peer.learner,
+                "pending_snapshot": peer.pending_snapshot,
             }
             for peer in found.peers
         ],
@@ -245,7 +252,7 @@ def node_info(found: NodeInfo) -> Data:
 
 def raft(infos: Mapping[str, NodeInfo], silent: Iterable[str], cluster: str) -> Data:
     """Every node's consensus core, and who did not answer."""
-    leader = leading(infos)
+    leader = leading(infos.values())
     return {
         "cluster": cluster,
         "leader": leader.name if leader is not None else None,
@@ -255,7 +262,37 @@ def raft(infos: Mapping[str, NodeInfo], silent: Iterable[str], cluster: str) -> 
     }
 
 
-def leading(infos: Mapping[str, NodeInfo]) -> NodeInfo | None:
-    """The node that leads in the highest term: an older leader has not heard yet that it was voted out."""
-    leaders = [info for info in infos.values() if info.role == "leader"]
-    return max(leaders, key=lambda info: info.term, default=None)
+def membership(found: Membership, cluster: str) -> Data:
+    """Who belongs to the cluster; `stale` unless the leader says so."""
+    return {
+        "cluster": cluster,
+        "leader": found.answered_by if found.leads else None,
+        "answered_by": found.answered_by,
+        "stale": not found.leads,
+        "joint": found.joint,
+        "members": [
+            {
+                "id": member.name,
+                "store_id": member.store_id,
+                "address": member.address,
+                "role": member.role,
+                "voter": member.voter,
+                "promote": member.promote,
+                "replaces": member.replaces,
+            }
+            for member in found.members
+        ],
+        "removed_stores": list(found.removed_stores),
+    }
+
+
+def snapshot(found: SnapshotTaken, cluster: str) -> Data:
+    """What a node wrote down and let go of."""
+    return {
+        "cluster": cluster,
+        "node": found.node,
+        "index": found.index,
+        "term": found.term,
+        "size_bytes": found.size_bytes,
+        "first_index": found.first_index,
+    }

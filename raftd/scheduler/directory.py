@@ -59,5 +59,6 @@ def forget_holder(state: State, name: str) -> None:
 
     It walks over the whole directory: names are freed by an operator, one at a time.
     """
-    for record in [record for record in state.blobs.values() if name in record.holders]:
-        state.put_blob(BlobRecord(record.ref, tuple(holder for holder in record.holders if holder != name)))
+    for key, record in [(key, record) for key, record in state.blobs.items() if name in record.holders]:
+        kept = tuple([holder for holder in record.holders if holder != name])
+        state.blobs.put(key, BlobRecord(record.ref, kept))

@@ -12,9 +12,11 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from raftd.errors import PeerUnreachable, RaftdError, Unauthenticated, WrongIdentity
+from raftd.errors import PeerUnreachable, RaftdError, StoreRemoved, Unauthenticated, WrongIdentity
+from raftd.services.identity import Identity, Stores
 from raftd.services.status import Context, abort_with
-from raftd.transport.base import CallerIdentity, LocalNode, caller_identity, hex_id
+from raftd.transport.base import LocalNode, caller_identity
+from raftd.transport.caller import PEER_REFUSED_KEY
 from raftd.transport.faults import FaultTable
 
 PeerHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
@@ -59,11 +61,13 @@ class PeerInterceptor(grpc.aio.ServerInterceptor):
     Args:
         local: this node.
         faults: the cuts in force.
+        stores: the members and the stores that were removed.
     """
 
-    def __init__(self, local: LocalNode, faults: FaultTable) -> None:
+    def __init__(self, local: LocalNode, faults: FaultTable, stores: Stores) -> None:
         self._local = local
         self._faults = faults
+        self._identity = Identity(local, stores)
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -73,27 +77,16 @@ class PeerInterceptor(grpc.aio.ServerInterceptor):
         sender = caller_identity(handler_call_details.invocation_metadata)
         if handler is None or not sender.name:
             return handler
-        error = self._wrong(sender)
-        if error is not None:
-            return _refusing(handler, error)
+        try:
+            self._identity.check(sender, means_store=False)
+        except (WrongIdentity, StoreRemoved) as error:
+            # Of the node that calls, not of what it asks for: a client whose call it passes on must see the difference.
+            return _refusing(handler, error, (PEER_REFUSED_KEY, "1"))
         if handler_call_details.method == RAFT_STREAM:
             return handler
         if self._faults.drops_from(sender.name):
             return _refusing(handler, self._cut(sender.name))
         return self._guarded(handler, sender.name)
-
-    def _wrong(self, sender: CallerIdentity) -> RaftdError | None:
-        if sender.cluster_id != self._local.cluster_id:
-            return WrongIdentity(
-                f"{sender.name} is of cluster {hex_id(sender.cluster_id)}, "
-                f"{self._local.name} of cluster {hex_id(self._local.cluster_id)}"
-            )
-        if sender.receiver_store_id not in (0, self._local.store_id):
-            return WrongIdentity(
-                f"{sender.name} means store {hex_id(sender.receiver_store_id)}, "
-                f"this is {self._local.name}, store {hex_id(self._local.store_id)}"
-            )
-        return None
 
     def _cut(self, peer: str) -> PeerUnreachable:
         return PeerUnreachable(f"{self._local.name} cannot reach {peer}: the network between them is cut")
@@ -156,8 +149,10 @@ def _like(
     return make(behaviour, handler.request_deserializer, handler.response_serializer)
 
 
-def _refusing(handler: grpc.RpcMethodHandler[Any, Any], error: RaftdError) -> grpc.RpcMethodHandler[Any, Any]:
+def _refusing(
+    handler: grpc.RpcMethodHandler[Any, Any], error: RaftdError, *more: tuple[str, str]
+) -> grpc.RpcMethodHandler[Any, Any]:
     async def refuse(_: Any, context: Context) -> None:
-        await abort_with(context, error)
+        await abort_with(context, error, more=more)
 
     return _like(handler, refuse)

@@ -1,8 +1,7 @@
 """Raft's incoming streams: whose they are, and on to the loop.
 
-What may live here: the check of every header, and of every chunk of a snapshot. Who is not of this cluster, does not
-mean this store, was removed, has another member's name, or is an older copy of a store, is refused and told so, never
-guessed around: a Raft message from the wrong log must not reach the core.
+What may live here: the check of every header (``identity`` has the rule) and of every chunk of a snapshot, and what
+gives the copy of a data directory away.
 
 A store that is no member here is heard all the same: this node's configuration may be behind (the paper, §6), and one
 that joins has none. The core takes requests from anyone and replies only from members.
@@ -10,24 +9,36 @@ that joins has none. The core takes requests from anyone and replies only from m
 
 from __future__ import annotations
 
-import logging
+import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 from zlib import crc32
 
 from raftd.codec.peer import decode_batch, decode_message
-from raftd.errors import InvalidRequest, StoreRemoved, WrongIdentity
+from raftd.errors import DeadlinePassed, InvalidRequest, PeerUnreachable
 from raftd.pb import consensus_pb2 as pb
 from raftd.pb.consensus_pb2_grpc import ConsensusServicer
 from raftd.raft.messages import InstallSnapshot, Message
 from raftd.raft.types import NodeId
+from raftd.services.identity import Identity, Stores
 from raftd.services.status import Context, remaining_s, served
-from raftd.transport.base import ACCEPTED_KEY, LocalNode, RemoteNode, hex_id
+from raftd.transport.base import (
+    ACCEPTED_KEY,
+    CallerIdentity,
+    LocalNode,
+    RemoteNode,
+    caller_identity,
+    hex_id,
+)
 from raftd.transport.faults import FaultTable
+from raftd.transport.snapshot_stream import CHUNK_BYTES
 
-log = logging.getLogger(__name__)
+IDLE_S = 30.0
+"""A sender of a snapshot that sends nothing for so long is given up: what has arrived would fill the disk for ever."""
 
-REASONS_KEPT = 64
+LIVES_KEPT = 256
+"""Stores whose latest life is remembered: far more than a cluster has, and a bound to what strangers can fill."""
 
 
 class Intake(Protocol):
@@ -57,19 +68,6 @@ class ReadIndices(Protocol):
         """An index from which on a state is fresh."""
 
 
-class Stores(Protocol):
-    """What this node knows of stores, from its applied state."""
-
-    def name_of(self, store_id: NodeId) -> str:
-        """The member of this store id; empty for none."""
-
-    def store_of(self, name: str) -> NodeId:
-        """The member of this name; 0 for none."""
-
-    def is_removed(self, store_id: NodeId) -> bool:
-        """Whether it was removed from the cluster, for good."""
-
-
 class ConsensusService(ConsensusServicer):
     """Receives what peers send.
 
@@ -81,6 +79,7 @@ class ConsensusService(ConsensusServicer):
         learn: takes where a sender can be answered (``Network.learn``).
         snapshots: takes snapshots in.
         reads: confirms reads for followers.
+        idle_s: how long the sender of a snapshot may send nothing.
     """
 
     def __init__(
@@ -93,16 +92,17 @@ class ConsensusService(ConsensusServicer):
         learn: Callable[[RemoteNode], None],
         snapshots: SnapshotIntake,
         reads: ReadIndices,
+        idle_s: float = IDLE_S,
     ) -> None:
         self._local = local
-        self._stores = stores
+        self._identity = Identity(local, stores)
         self._faults = faults
         self._deliver = deliver
         self._learn = learn
         self._snapshots = snapshots
         self._reads = reads
-        self._reasons: set[str] = set()
-        self._lives: dict[NodeId, tuple[int, str]] = {}
+        self._idle_s = idle_s
+        self._lives: OrderedDict[NodeId, tuple[int, str]] = OrderedDict()
         """The latest incarnation of each sender, and where that serves."""
 
     @served
@@ -124,83 +124,71 @@ class ConsensusService(ConsensusServicer):
     ) -> pb.SnapshotReceived:
         """Take one snapshot in; see consensus.proto. Whatever breaks it off leaves nothing behind."""
         chunks = aiter(request_iterator)
-        first = await anext(chunks, None)
+        first = await self._next(chunks)
         if first is None:
             raise InvalidRequest("a snapshot without a chunk")
         self._check(first.header)
         announcement = _announcement(first)
+        size_bytes = announcement.snapshot.size_bytes
         intake = self._snapshots.begin(announcement)
         try:
             offset = 0
-            async for chunk in chunks:
-                _check_chunk(chunk, offset, announcement.snapshot.size_bytes)
+            while (chunk := await self._next(chunks)) is not None:
+                _check_chunk(chunk, offset, size_bytes)
                 await intake.write(chunk.data)
                 offset += len(chunk.data)
-            if offset != announcement.snapshot.size_bytes:
-                raise InvalidRequest(
-                    f"the stream ends after {offset} of {announcement.snapshot.size_bytes} bytes of a snapshot"
-                )
+            if self._faults.drops_from(first.header.sender_name):
+                # The interceptor looks at what arrives; this is the end of the stream, which is lost like the rest.
+                raise PeerUnreachable(f"{first.header.sender_name} was cut off before its snapshot ended")
+            if offset != size_bytes:
+                raise InvalidRequest(f"the stream ends after {offset} of {size_bytes} bytes of a snapshot")
             await intake.finish()
         finally:
             await intake.abort()
         return pb.SnapshotReceived()
 
+    async def _next(self, chunks: AsyncIterator[pb.SnapshotChunk]) -> pb.SnapshotChunk | None:
+        try:
+            async with asyncio.timeout(self._idle_s):
+                return await anext(chunks, None)
+        except TimeoutError:
+            raise DeadlinePassed(
+                f"the sender of a snapshot has sent nothing for {self._idle_s:.0f} s", try_="send it again"
+            ) from None
+
     @served
     async def GetReadIndex(self, request: pb.ReadIndexRequest, context: Context) -> pb.ReadIndexResponse:
         """Confirm that this node leads, for a follower's read; see consensus.proto."""
+        self._identity.check(caller_identity(context.invocation_metadata() or ()))
         return pb.ReadIndexResponse(index=await self._reads.read_index(timeout=remaining_s(context)))
 
     def _check(self, header: pb.PeerHeader) -> None:
-        local, store_id, name = self._local, header.sender_store_id, header.sender_name
-        if header.cluster_id != local.cluster_id:
-            self._refuse(
-                f"{name} is of cluster {hex_id(header.cluster_id)}, "
-                f"{local.name} of cluster {hex_id(local.cluster_id)}"
-            )
-        if header.receiver_store_id != local.store_id:
-            self._refuse(
-                f"{name} means {header.receiver_name}, store {hex_id(header.receiver_store_id)}; "
-                f"this is {local.name}, store {hex_id(local.store_id)}"
-            )
-        if store_id == local.store_id:
-            self._refuse(
-                f"{name} claims to be this very store, {hex_id(store_id)}: a copy of its data directory"
-            )
-        if self._stores.is_removed(store_id):
-            raise StoreRemoved(
-                f"{name}, store {hex_id(store_id)}, was removed from cluster {hex_id(local.cluster_id)}",
-                try_="bring it back with a new data directory: raftd init --join",
-            )
-        known = self._stores.store_of(name)
-        if known and known != store_id:
-            self._refuse(
-                f"{name} comes with store {hex_id(store_id)}, but the member {name} is store {hex_id(known)}"
+        sender = CallerIdentity(
+            header.sender_name, header.sender_store_id, header.cluster_id, header.receiver_store_id
+        )
+        self._identity.check(sender)
+        if sender.store_id == self._local.store_id:
+            self._identity.refuse(
+                f"{sender.name} claims to be this very store, {hex_id(sender.store_id)}: a copy of its data directory"
             )
         self._check_life(header)
-        if not self._stores.name_of(store_id):
-            self._learn(RemoteNode(name, store_id, header.sender_address))
+        if not self._identity.is_member(sender):
+            self._learn(RemoteNode(sender.name, sender.store_id, header.sender_address))
 
     def _check_life(self, header: pb.PeerHeader) -> None:
         """A copy of a data directory gives itself away: it has an incarnation that is over, or one that is taken."""
+        store_id = header.sender_store_id
         life = (header.sender_incarnation, header.sender_address)
-        latest = self._lives.get(header.sender_store_id)
-        if latest == life:
-            return
-        if latest is not None and life[0] <= latest[0]:
-            self._refuse(
-                f"{header.sender_name}, store {hex_id(header.sender_store_id)}, comes as incarnation {life[0]} from "
-                f"{life[1]}, and incarnation {latest[0]} from {latest[1]} was heard: one is an old copy of the other"
+        latest = self._lives.get(store_id)
+        if latest is not None and latest != life and life[0] <= latest[0]:
+            self._identity.refuse(
+                f"{header.sender_name}, store {hex_id(store_id)}, comes as incarnation {life[0]} from {life[1]}, "
+                f"and incarnation {latest[0]} from {latest[1]} was heard: one is an old copy of the other"
             )
-        self._lives[header.sender_store_id] = life
-
-    def _refuse(self, reason: str) -> None:
-        """Log it once, however often the peer dials, and refuse the stream."""
-        if reason not in self._reasons:
-            if len(self._reasons) >= REASONS_KEPT:
-                self._reasons.clear()
-            self._reasons.add(reason)
-            log.error("refused a peer's stream: %s", reason)
-        raise WrongIdentity(reason, try_="look at which data directory runs at which address")
+        self._lives[store_id] = life
+        self._lives.move_to_end(store_id)
+        if len(self._lives) > LIVES_KEPT:
+            self._lives.popitem(last=False)
 
 
 def _announcement(chunk: pb.SnapshotChunk) -> InstallSnapshot:
@@ -216,5 +204,9 @@ def _check_chunk(chunk: pb.SnapshotChunk, offset: int, size_bytes: int) -> None:
         raise InvalidRequest(f"a chunk for offset {chunk.offset} of a snapshot, where {offset} must follow")
     if crc32(chunk.data) != chunk.crc32:
         raise InvalidRequest(f"a chunk at offset {offset} of a snapshot has a bad checksum")
+    if not 0 < len(chunk.data) <= CHUNK_BYTES:
+        raise InvalidRequest(
+            f"a chunk of {len(chunk.data)} bytes at offset {offset} of a snapshot; at most {CHUNK_BYTES} travel in one"
+        )
     if offset + len(chunk.data) > size_bytes:
         raise InvalidRequest(f"a snapshot is longer than the {size_bytes} bytes that were announced")

@@ -19,7 +19,17 @@ import grpc
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message
 
-from raftd.errors import NoLeader, NotLeader, OutcomeUnknown, PeerUnreachable, RaftdError, ShuttingDown
+from raftd.errors import (
+    NoLeader,
+    NotLeader,
+    OutcomeUnknown,
+    PeerUnreachable,
+    RaftdError,
+    ShuttingDown,
+    StoreRemoved,
+    Unavailable,
+    WrongIdentity,
+)
 from raftd.services.status import Context, leader_pair, remaining_s
 from raftd.transport.base import RemoteNode
 from raftd.transport.caller import ERROR_KEY, FORWARDED_KEY, Caller, CallFailed, Purpose
@@ -110,6 +120,7 @@ class Forwarder:
             NotLeader: the call was forwarded to this node already, and it does not lead; carries the leader.
             NoLeader: no leader was known in time.
             OutcomeUnknown: the leader was lost after it had been asked.
+            Unavailable: the leader takes no calls from this node, which is not of its cluster any more.
             DeadlinePassed: the caller's deadline has passed.
             CallFailed: the leader's own answer, passed on as it is.
             RaftdError: whatever ``local`` raises.
@@ -185,6 +196,8 @@ class Forwarder:
 
     def _judge(self, failed: CallFailed, leader: RemoteNode, repeatable: bool) -> None:
         """Return where the failure is the leader's own answer; raise what it means where it is not."""
+        if failed.refused_us:
+            raise self._refused(leader.name, failed.details) from None
         code = dict(failed.trailing).get(ERROR_KEY)
         if code in NOTHING_HAPPENED:
             raise _TryAgainError(failed.error()) from None
@@ -206,6 +219,7 @@ class Forwarder:
 
         Raises:
             NoLeader, NotLeader, PeerUnreachable: no leader confirmed it in time.
+            Unavailable: the leader takes no calls from this node.
             RaftdError: whatever ``read`` raises.
         """
         loop = asyncio.get_running_loop()
@@ -213,10 +227,17 @@ class Forwarder:
         while True:
             try:
                 return await read(remaining_s(context))
+            except (StoreRemoved, WrongIdentity) as error:
+                raise self._refused("the leader", error.message) from None
             except (NoLeader, NotLeader, PeerUnreachable, ShuttingDown):
                 if was_forwarded(context) or (pause := min(RETRY_PAUSE_S, give_up - loop.time())) <= 0:
                     raise
             await self._leader_changed(pause)
+
+    def _refused(self, leader: str, reason: str) -> Unavailable:
+        """It is this node that does not belong, not what its client asks: another node can answer that."""
+        local = self._caller.local.name
+        return Unavailable(f"{leader} takes no calls from {local}: {reason}", try_="ask another node")
 
     async def _leader_changed(self, timeout_s: float) -> None:
         try:

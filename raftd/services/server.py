@@ -24,6 +24,7 @@ from raftd.pb.consensus_pb2_grpc import ConsensusServicer, add_ConsensusServicer
 from raftd.pb.scheduler_pb2_grpc import SchedulerServicer, add_SchedulerServicer_to_server
 from raftd.services.auth import PeerInterceptor, TokenInterceptor
 from raftd.services.forwarding import Leadership
+from raftd.services.identity import Stores
 from raftd.transport.base import MAX_MESSAGE_BYTES, LocalNode
 from raftd.transport.faults import FaultTable
 
@@ -60,12 +61,13 @@ def server_options() -> list[tuple[str, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What is served."""
+    """What is served, and what tells the nodes that belong here from others."""
 
     scheduler: SchedulerServicer
     admin: AdminServicer
     consensus: ConsensusServicer
     blobs: BlobsServicer
+    stores: Stores
 
 
 class ServerHost:
@@ -76,7 +78,7 @@ class ServerHost:
         local: this node; its token is asked of every call.
         faults: injected cuts.
         node: who leads, for health.
-        services: what is served.
+        services: what is served, and to which nodes.
 
     Raises:
         ConfigError: the port is in use, or the address is not one of this machine.
@@ -89,7 +91,7 @@ class ServerHost:
         self._health = health.aio.HealthServicer()
         self._health_task: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(
-            interceptors=(TokenInterceptor(local.token), PeerInterceptor(local, faults)),
+            interceptors=(TokenInterceptor(local.token), PeerInterceptor(local, faults, services.stores)),
             options=server_options(),
         )
         add_SchedulerServicer_to_server(services.scheduler, self._server)

@@ -80,10 +80,12 @@ def trailing_metadata(error: errors.RaftdError, leader: RemoteNode | None = None
     return tuple(pairs)
 
 
-async def abort_with(context: Context, error: errors.RaftdError, leader: RemoteNode | None = None) -> Never:
-    """End a call with the status of ``error``; never returns."""
+async def abort_with(
+    context: Context, error: errors.RaftdError, leader: RemoteNode | None = None, *, more: Metadata = ()
+) -> Never:
+    """End a call with the status of ``error``, and ``more`` of our trailing metadata; never returns."""
     details = error.message if len(error.message) <= MAX_TEXT else error.message[: MAX_TEXT - 3] + "..."
-    await context.abort(status_code(error), details, trailing_metadata(error, leader))
+    await context.abort(status_code(error), details, (*trailing_metadata(error, leader), *more))
 
 
 def served(handler: Handler) -> Handler:

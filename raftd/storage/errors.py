@@ -10,7 +10,7 @@ another node or cluster is ``raftd.errors.WrongIdentity``, which is not only sto
     ├── AlreadyInitialised      there is a store here, or something else that must not be overwritten
     ├── DataDirectoryLocked     another process uses it; carries that process's id
     ├── DamagedLog              what is on the disk is not what was written; carries file and offset
-    ├── StorageFull             there is no room for the next segment: nothing was written, it can be tried again
+    ├── StorageFull             there is no room for a segment or a snapshot: nothing that counts was written, try again
     ├── SnapshotGone            that snapshot is not kept any more; there is a newer one
     └── StorageFailed           the disk refused a write or an fsync: the process must end, nothing is retried
 """
@@ -95,13 +95,13 @@ class DamagedLog(StorageError):
 
 
 class StorageFull(StorageError):
-    """There is no room to make the next segment ready. Nothing that counts was written: it may be tried again."""
+    """There is no room for the next segment, or a snapshot. Nothing that counts was written: it may be tried again."""
 
     code = "storage_full"
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, what: str = "the next log segment") -> None:
         super().__init__(
-            f"no room for the next log segment in {directory}",
+            f"no room for {what} in {directory}",
             try_="free space: the node goes on by itself then",
         )
 

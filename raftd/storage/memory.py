@@ -1,7 +1,7 @@
-"""Storage without a disk, for clusters that are started ``--in-memory`` and for tests: the interface of the real one.
+"""Storage without a disk, for tests: the interface of the real log and of the parts of a data directory that they use.
 
-What may live here: an in-memory log and data directory. They forget everything with the process, so a node that used
-them must come back as a new store, never under the old store id.
+What may live here: an in-memory log and data directory. They forget everything with the process, so no node runs on
+them: it could never come back as itself.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import threading
 from zlib import crc32
 
 from raftd.raft.types import Configuration, Snapshot
-from raftd.storage.errors import DamagedLog, SnapshotGone, StorageFailed
+from raftd.storage.errors import DamagedLog, SnapshotGone, StorageFailed, StorageFull, is_full
 from raftd.storage.filesystem import File, FileSystem, ReadableFile
 
 MAGIC = b"RAFTSNAP"
@@ -65,7 +65,7 @@ class SnapshotWriter:
             self._file.pwrite(header + _CRC.pack(self._chain), 0)
         except OSError as error:
             self.abort()
-            raise StorageFailed(f"making a snapshot in {path}", error) from error
+            raise self._failed("making", error) from error
 
     @property
     def snapshot(self) -> Snapshot:
@@ -74,7 +74,7 @@ class SnapshotWriter:
         return Snapshot(place.index, place.term, place.configuration, self.size_bytes)
 
     def write(self, data: bytes) -> None:
-        """The next bytes. Raises ``StorageFailed``; the file is to be aborted then."""
+        """The next bytes. Raises ``StorageFull`` and ``StorageFailed``; the file is to be aborted then."""
         for start in range(0, len(data), MAX_BLOCK_BYTES):
             piece = data[start : start + MAX_BLOCK_BYTES]
             self._chain = crc32(piece, self._chain)
@@ -82,7 +82,7 @@ class SnapshotWriter:
             self.size_bytes += len(piece)
 
     def finish(self) -> None:
-        """It is whole: sync it. Raises ``StorageFailed``; the file is to be aborted then."""
+        """It is whole: sync it. Raises ``StorageFull`` and ``StorageFailed``; the file is to be aborted then."""
         size = self.size_bytes
         self._put(_END.pack(0, crc32(size.to_bytes(8, "little"), self._chain), size))
         file = self._open_file()
@@ -90,7 +90,7 @@ class SnapshotWriter:
             file.sync()
             file.close()
         except OSError as error:
-            raise StorageFailed(f"syncing the snapshot {self.path}", error) from error
+            raise self._failed("syncing", error) from error
         self._file = None
         self.finished = True
 
@@ -125,8 +125,13 @@ class SnapshotWriter:
         try:
             self._open_file().pwrite(data, self._offset)
         except OSError as error:
-            raise StorageFailed(f"writing the snapshot {self.path}", error) from error
+            raise self._failed("writing", error) from error
         self._offset += len(data)
+
+    def _failed(self, doing: str, error: OSError) -> StorageFailed | StorageFull:
+        if is_full(error):
+            return StorageFull(self.path.rpartition("/")[0], f"the snapshot of entry {self._place.index}")
+        return StorageFailed(f"{doing} the snapshot {self.path}", error)
 
     def _open_file(self) -> File:
         if self._file is None:
@@ -269,7 +274,7 @@ class SnapshotStore:
             configuration: the one in force after it.
             received: it comes from another node.
 
-        Raises ``StorageFailed``, which is not fatal here: the log does not need it.
+        Raises ``StorageFull`` and ``StorageFailed``. Neither is fatal here: the log does not need it.
         """
         with self._lock:
             self._count += 1

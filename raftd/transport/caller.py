@@ -7,7 +7,8 @@ into the error tree. Messages pass as bytes where this node only hands them on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from enum import StrEnum
 
 import grpc
@@ -35,6 +36,8 @@ ERROR_KEY = "raftd-error"
 TRY_KEY = "raftd-try"
 LEADER_KEY = "raftd-leader"
 FORWARDED_KEY = "raftd-forwarded"
+PEER_REFUSED_KEY = "raftd-peer-refused"
+"""In the trailing metadata of a refusal that is of the calling node, before anybody has looked at what it asks."""
 
 CONNECT_TIMEOUT_S = CONNECT_TIMEOUT_MS / 1000
 
@@ -46,7 +49,6 @@ class Purpose(StrEnum):
     BLOBS = "blobs"
     LOGS = "logs"
     ATTACH = "attach"
-    SNAPSHOTS = "snapshots"
 
 
 _UNSAID: dict[grpc.StatusCode, type[RaftdError]] = {
@@ -71,6 +73,11 @@ class CallFailed(Exception):
         self.code = code
         self.details = details
         self.trailing = trailing
+
+    @property
+    def refused_us(self) -> bool:
+        """Whether the other node takes no calls of this node at all."""
+        return any(key == PEER_REFUSED_KEY for key, _ in self.trailing)
 
     def error(self) -> RaftdError:
         """The typed error that the other node meant."""
@@ -149,6 +156,25 @@ class Caller:
         """
         self.check(remote)
         channel = self.channel(purpose, remote.address)
+        await self._until_connected(channel, remote, timeout)
+        return channel
+
+    @asynccontextmanager
+    async def connection(self, remote: RemoteNode, timeout: float) -> AsyncIterator[grpc.aio.Channel]:
+        """A connection of its own to a node, closed at the end: what broke on it does not meet the next try.
+
+        Raises:
+            PeerUnreachable: as ``connect``.
+        """
+        self.check(remote)
+        channel = open_channel(remote.address)
+        try:
+            await self._until_connected(channel, remote, timeout)
+            yield channel
+        finally:
+            await channel.close()
+
+    async def _until_connected(self, channel: grpc.aio.Channel, remote: RemoteNode, timeout: float) -> None:
         try:
             async with asyncio.timeout(min(timeout, CONNECT_TIMEOUT_S)):
                 while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
@@ -160,7 +186,6 @@ class Caller:
                     await channel.wait_for_state_change(state)
         except (TimeoutError, grpc.aio.UsageError):
             raise self._unreachable(remote) from None
-        return channel
 
     def _unreachable(self, remote: RemoteNode) -> PeerUnreachable:
         return PeerUnreachable(f"{self._local.name} cannot reach {remote.name} at {remote.address}")

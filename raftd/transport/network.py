@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 
 from raftd.raft.messages import Message
 from raftd.raft.types import NodeId
@@ -33,15 +33,21 @@ class Network:
         local: this node.
         incarnation: of this node.
         faults: what must not leave.
+        linger_s: for how long a peer that left is still sent what was queued for it.
     """
 
-    def __init__(self, local: LocalNode, incarnation: int, faults: FaultTable) -> None:
+    def __init__(
+        self, local: LocalNode, incarnation: int, faults: FaultTable, linger_s: float = LINGER_S
+    ) -> None:
         self._local = local
         self._incarnation = incarnation
         self._faults = faults
+        self._linger_s = linger_s
         self._senders: dict[NodeId, PeerSender] = {}
         self._remotes: dict[NodeId, RemoteNode] = {}
         self._learned: OrderedDict[NodeId, RemoteNode] = OrderedDict()
+        self._leaving: dict[NodeId, asyncio.TimerHandle] = {}
+        """Peers that are no members any more, until their sender ends."""
         self._closing: set[asyncio.Task[None]] = set()
         self.on_unreachable: Callable[[NodeId], None] = lambda _: None
 
@@ -62,47 +68,46 @@ class Network:
         """Keep these peers; one whose address changed is dialled anew, one that left is closed in a while."""
         wanted = {remote.store_id: remote for remote in members if remote.store_id != self._local.store_id}
         before, self._remotes = self._remotes, wanted
-        for store_id, old in before.items():
-            if store_id not in wanted:
-                self._later(self._close_unless_wanted(store_id))
-            elif wanted[store_id] != old and store_id in self._senders:
-                await self._senders.pop(store_id).close()
+        loop = asyncio.get_running_loop()
+        for store_id in before.keys() - wanted.keys():
+            self._leaving[store_id] = loop.call_later(self._linger_s, self._end, store_id)
         for store_id, remote in wanted.items():
-            learned = self._learned.pop(store_id, None)
-            if learned is not None and learned != remote and store_id in self._senders:
-                await self._senders.pop(store_id).close()
-            self._open(store_id, remote)
+            self._learned.pop(store_id, None)
+            self._speak_to(remote)
 
     def learn(self, remote: RemoteNode) -> None:
         """This store has spoken to us: it can be answered, though it is no member here."""
         store_id = remote.store_id
         if store_id in self._remotes or store_id == self._local.store_id or not remote.address:
             return
-        known = self._learned.get(store_id)
         self._learned[store_id] = remote
         self._learned.move_to_end(store_id)
-        if known is not None and known != remote and store_id in self._senders:
-            self._later(self._senders.pop(store_id).close())
-        self._open(store_id, remote)
+        self._speak_to(remote)
         while len(self._learned) > LEARNED_KEPT:
             oldest, _ = self._learned.popitem(last=False)
-            self._later(self._senders.pop(oldest).close())
+            self._end(oldest)
 
-    def _open(self, store_id: NodeId, remote: RemoteNode) -> None:
-        if store_id not in self._senders:
+    def _speak_to(self, remote: RemoteNode) -> None:
+        """One sender for this peer, at this address."""
+        store_id = remote.store_id
+        leaving = self._leaving.pop(store_id, None)
+        if leaving is not None:
+            leaving.cancel()
+        sender = self._senders.get(store_id)
+        if sender is not None and sender.remote != remote:
+            self._end(store_id)
+            sender = None
+        if sender is None:
             self._senders[store_id] = PeerSender(
                 self._local, self._incarnation, remote, self._faults, self._unreachable
             )
 
-    def _later(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _end(self, store_id: NodeId) -> None:
+        """Nothing more goes to this peer."""
+        self._leaving.pop(store_id, None)
+        task = asyncio.ensure_future(self._senders.pop(store_id).close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-
-    async def _close_unless_wanted(self, store_id: NodeId) -> None:
-        await asyncio.sleep(LINGER_S)
-        if store_id not in self._remotes and store_id not in self._learned and store_id in self._senders:
-            await self._senders.pop(store_id).close()
 
     def send(self, messages: Iterable[Message]) -> None:
         """Queue messages, each for its receiver; never blocks."""
@@ -116,9 +121,10 @@ class Network:
         self.on_unreachable(store_id)
 
     async def close(self) -> None:
-        """End every stream."""
-        for task in tuple(self._closing):
-            task.cancel()
-        while self._senders:
-            _, sender = self._senders.popitem()
-            await sender.close()
+        """End every stream; returns when the last has ended."""
+        for leaving in self._leaving.values():
+            leaving.cancel()
+        for store_id in tuple(self._senders):
+            self._end(store_id)
+        # To their end, also those that ended before: one that is given up here would dial for ever.
+        await asyncio.gather(*self._closing)

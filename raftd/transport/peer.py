@@ -88,9 +88,9 @@ class PeerSender:
         return self._connected
 
     @property
-    def address(self) -> str:
-        """Where this sender dials."""
-        return self._remote.address
+    def remote(self) -> RemoteNode:
+        """The peer, and where this sender dials it."""
+        return self._remote
 
     def send(self, message: Message) -> None:
         """Queue one message; never blocks."""

@@ -20,8 +20,11 @@ from raftd.pb.consensus_pb2_grpc import ConsensusStub
 from raftd.raft.messages import InstallSnapshot
 from raftd.raft.types import NodeId
 from raftd.transport.base import RemoteNode
-from raftd.transport.caller import CONNECT_TIMEOUT_S, Caller, Purpose, call_failed
+from raftd.transport.caller import CONNECT_TIMEOUT_S, Caller, call_failed
 from raftd.transport.peer import peer_header
+
+CHUNK_BYTES = 256 * 1024
+"""Of one message at most: neither end holds more of a snapshot than this and what gRPC has on the way."""
 
 STALL_S = 10.0
 """A receiver that takes nothing for so long is given up; it can be tried again."""
@@ -40,6 +43,7 @@ class SnapshotSender:
         incarnation: of this node.
         remote: the node of a store id; None where it is not known.
         stall_s: how long a receiver may take nothing.
+        finish_s: how long it may take when it has everything.
     """
 
     def __init__(
@@ -48,11 +52,13 @@ class SnapshotSender:
         incarnation: int,
         remote: Callable[[NodeId], RemoteNode | None],
         stall_s: float = STALL_S,
+        finish_s: float = FINISH_S,
     ) -> None:
         self._caller = caller
         self._incarnation = incarnation
         self._remote = remote
         self._stall_s = stall_s
+        self._finish_s = finish_s
 
     async def send(self, announcement: InstallSnapshot, chunks: AsyncIterator[bytes]) -> None:
         """Send one snapshot; return when the receiver has handed it to its core.
@@ -68,11 +74,20 @@ class SnapshotSender:
         remote = self._remote(announcement.receiver)
         if remote is None:
             raise PeerUnreachable(f"nobody knows where store {announcement.receiver:016x} is")
-        channel = await self._caller.connect(remote, Purpose.SNAPSHOTS, CONNECT_TIMEOUT_S)
+        async with self._caller.connection(remote, CONNECT_TIMEOUT_S) as channel:
+            await self._send(channel, remote, announcement, chunks)
+
+    async def _send(
+        self,
+        channel: grpc.aio.Channel,
+        remote: RemoteNode,
+        announcement: InstallSnapshot,
+        chunks: AsyncIterator[bytes],
+    ) -> None:
         call: SnapshotCall = ConsensusStub(channel).InstallSnapshot(metadata=self._caller.metadata(remote))
         try:
             await self._write_all(call, remote, announcement, chunks)
-            async with asyncio.timeout(FINISH_S):
+            async with asyncio.timeout(self._finish_s):
                 await call
             self._caller.check(remote)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
@@ -95,8 +110,10 @@ class SnapshotSender:
         offset = 0
         async for data in chunks:
             self._caller.check(remote)
-            await self._write(call, pb.SnapshotChunk(offset=offset, data=data, crc32=crc32(data)))
-            offset += len(data)
+            for start in range(0, len(data), CHUNK_BYTES):
+                piece = data[start : start + CHUNK_BYTES]
+                await self._write(call, pb.SnapshotChunk(offset=offset, data=piece, crc32=crc32(piece)))
+                offset += len(piece)
         await call.done_writing()
 
     async def _write(self, call: SnapshotCall, chunk: pb.SnapshotChunk) -> None:

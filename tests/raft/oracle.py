@@ -125,7 +125,7 @@ class Oracle:
         assert [entry.index for entry in peer.applied] == list(range(1, snapshot.index + 1))
         for entry in peer.applied:
             assert self._applied[entry.index] == (entry.term, entry.data), (
-                f"{snapshot} has another {entry.index}"
+                f"SnapshotEqualsReplay: {snapshot} has another {entry.index}"
             )
         # An entry of a configuration that is being left was applied in the joint one.
         before = [index for index in self._configurations if index <= snapshot.index]
@@ -133,13 +133,15 @@ class Oracle:
             last = peer.applied[max(before) - 1]
             configuration = expected(self._configurations[last.index], decode_change(last.data))
             assert peer.configuration == configuration, (
-                f"{peer.id} has {peer.configuration}, not {configuration}"
+                f"SameConfiguration: {peer.id} has {peer.configuration}, not {configuration}"
             )
 
     def on_changed(self, peer: Peer, entry: Entry) -> None:
         """A change has led to what it should."""
         configuration = expected(self._configurations[entry.index], decode_change(entry.data))
-        assert peer.configuration == configuration, f"{peer.id} has {peer.configuration}, not {configuration}"
+        assert peer.configuration == configuration, (
+            f"SameConfiguration: {peer.id} has {peer.configuration}, not {configuration}"
+        )
         self.seen["joint"] += bool(configuration.outgoing)
         self.look(peer)
 
@@ -150,7 +152,9 @@ class Oracle:
         if transition.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
             applied = peer.raw.state.log.applied
             unapplied = [index for index in self._changes[peer.id] if applied < index <= peer.commit]
-            assert not unapplied, f"{peer.id} stands for election and has not applied {unapplied}"
+            assert not unapplied, (
+                f"StandsApplied: {peer.id} stands for election and has not applied {unapplied}"
+            )
 
     def look(self, peer: Peer) -> None:
         """CommitMonotone, OneLeaderPerTerm, LeaderComplete, QuorumsMeet: what can be seen at any moment."""
@@ -186,7 +190,9 @@ class Oracle:
         if term != leader.term:
             # It learned that as a follower, a moment before it was elected.
             highest = max((known for known, _ in self._committed.values()), default=0)
-            assert index <= highest, f"{leader.id} committed {index}@{term} by counting in term {leader.term}"
+            assert index <= highest, (
+                f"OwnTermCommits: {leader.id} committed {index}@{term} by counting in term {leader.term}"
+            )
             return
         holders = [
             peer.id
@@ -227,7 +233,7 @@ class Oracle:
             case AppendEntries() | InstallSnapshot() | TimeoutNow():
                 leader = self._leaders[message.term]
                 assert leader == peer.id, (
-                    f"{peer.id} speaks as the leader of term {message.term}, which {leader} leads"
+                    f"OneLeaderPerTerm: {peer.id} speaks as the leader of term {message.term}, which {leader} leads"
                 )
             case _:
                 pass
@@ -249,7 +255,9 @@ class Oracle:
         leads = leader.is_up and leader.role is Role.LEADER and leader.term == message.term
         if leads and index >= disk.base_index:
             known = leader.raw.state.log.term(index)
-            assert known in (None, disk.term(index)), f"{message}, but the logs differ there"
+            assert known in (None, disk.term(index)), (
+                f"AcknowledgedMatches: {message}, but the logs differ there"
+            )
 
     def read_asked(self, peer: Peer, context: ReadContext) -> None:
         """Remember what is committed anywhere: the answer must cover it."""
@@ -270,7 +278,7 @@ class Oracle:
                 while changes and changes[-1] >= entry.index:
                     changes.pop()
                     self.seen["change truncated"] += 1
-            assert entry.index == len(log) + 1, f"{node} writes a gap: {entry} after {len(log)}"
+            assert entry.index == len(log) + 1, f"NoGap: {node} writes {entry} after {len(log)}"
             chain = hash((log[-1].chain if log else 0, entry.term, entry.index, entry.data))
             known = self._chains.setdefault((entry.index, entry.term), chain)
             assert known == chain, f"LogMatching: {entry} at {node} ends another log than elsewhere"

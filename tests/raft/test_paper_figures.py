@@ -47,6 +47,18 @@ def test_only_an_entry_of_the_own_term_commits_by_counting(acknowledged: int, co
     assert peer.commit == commit
 
 
+@pytest.mark.parametrize(("acknowledged", "commit"), [(1, 0), (2, 0), (3, 3), (4, 4)])
+def test_what_is_beneath_the_own_term_commits_with_its_first_entry(acknowledged: int, commit: int) -> None:
+    """Two nodes; the leader of term 3 has [1, 2, 3, 3]: the first 3 is its no-op."""
+    peer = Peer(1, Configuration((1, 2)), log=log_of(1, 2), pre_vote=False)
+    peer.campaign()
+    peer.step(RequestVoteReply(2, 1, 3, granted=True))
+    peer.propose(b"x")
+    assert (peer.term, peer.terms) == (3, [1, 2, 3, 3])
+    peer.step(AppendEntriesReply(2, 1, 3, True, match_index=acknowledged))
+    assert peer.commit == commit
+
+
 def figure_8(*, in_e: bool) -> Cluster:
     """(a) to (c): S1 leads 2 and reaches S2 only; S5 leads 3 alone; S1 leads 4 and brings its 2 to a majority.
 

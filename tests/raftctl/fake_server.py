@@ -20,8 +20,10 @@ import grpc
 
 from raftctl.endpoints import Endpoints
 from raftd.pb import admin_pb2, blobs_pb2, scheduler_pb2
+from tests.raftctl.fake_members import FakeMembership, MemberHandlers
 
 TOKEN = "let-me-in"
+CHANGES = ("AddMember", "PromoteMember", "RemoveMember", "TransferLeadership")
 _ENDED = (
     scheduler_pb2.TASK_STATE_SUCCEEDED,
     scheduler_pb2.TASK_STATE_FAILED,
@@ -81,9 +83,11 @@ class FakeCluster:
         self.index = 1
         self.leader: str = "n1"
         self.nodes: dict[str, FakeNode] = {}
+        self.membership = FakeMembership()
         self._threads = ThreadPoolExecutor(max_workers=48, thread_name_prefix="fake-node")
         for number in range(1, size + 1):
             self._start_node(f"n{number}", 9000 + number)
+        self.membership.found(self.nodes.values())
         self.lead("n1")
 
     def __enter__(self) -> Self:
@@ -119,7 +123,7 @@ class FakeCluster:
             for name in names or self.nodes:
                 node = self.nodes[name]
                 node.role, node.believes_in = "follower", ""
-                for method in ("Submit", "Cancel", "Get", "GetJob", "List", "Status"):
+                for method in ("Submit", "Cancel", "Get", "GetJob", "List", "Status", *CHANGES):
                     node.always[method] = Failure("no_leader", f"{name} knows of no leader")
 
     def stop(self, name: str) -> None:
@@ -305,7 +309,7 @@ def _services(cluster: FakeCluster, node: FakeNode) -> dict[str, dict[str, grpc.
     return found
 
 
-class _Handlers:
+class _Handlers(MemberHandlers):
     """What one node answers."""
 
     def __init__(self, cluster: FakeCluster, node: FakeNode) -> None:
@@ -490,6 +494,8 @@ class _Handlers:
             version="0.1.0",
             role=node.role,
             leader=node.believes_in,
+            leader_address=self.cluster.nodes[node.believes_in].address if node.believes_in else "",
+            membership="voter",
             term=node.term,
             commit_index=self.cluster.index,
             last_applied=self.cluster.index,
@@ -501,15 +507,6 @@ class _Handlers:
                 for other in self.cluster.nodes
                 if node.role == "leader" and other != node.name
             ],
-        )
-
-    def Members(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self.cluster.enter(self.node, "Members", context)
-        return admin_pb2.MembersResponse(
-            members=[
-                admin_pb2.Member(name=node.name, address=node.address, voter=True)
-                for node in self.cluster.nodes.values()
-            ]
         )
 
     def GetFaults(self, request: Any, context: grpc.ServicerContext) -> Any:

@@ -1,17 +1,22 @@
 """Histories of commands for the tests that try everything: sensible ones, stale ones, and garbage that can be decoded.
 
 A history is a list of numbers and is played on a state: each step looks at the state to aim at something that is
-there, or misses on purpose. Replicas that play the same entries must agree.
+there, or misses on purpose. Replicas that play the same entries must agree. In half of the histories the membership
+changes as well, as the real core lets a leader change it.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
 
+from raftd.codec.commands import decode_batch, encode_batch
+from raftd.codec.conf_change import decode_conf_change, encode_conf_change, to_core
+from raftd.raft.membership import InvalidConfChange, next_configuration
+from raftd.raft.types import Configuration
 from raftd.scheduler import queries
 from raftd.scheduler.commands import (
     Batch,
@@ -19,12 +24,16 @@ from raftd.scheduler.commands import (
     Command,
     Header,
     MarkStopping,
+    MembershipChange,
+    MembershipChangeKind,
     NodeLost,
     Occupy,
     RecordBlob,
     RegisterNode,
     Vacate,
 )
+from raftd.scheduler.machine import Outcome, StateMachine
+from raftd.scheduler.membership import check_change
 from raftd.scheduler.model import (
     ArraySpec,
     AttemptOutcome,
@@ -32,12 +41,13 @@ from raftd.scheduler.model import (
     FencingToken,
     NodeRole,
     Settings,
+    Standing,
     StopReason,
     TaskSpec,
 )
 from raftd.scheduler.planner import InFlight, Observations, PlanningView, plan
 from raftd.scheduler.state import State
-from tests.scheduler.world import START_MS, registration, submission
+from tests.scheduler.world import GENESIS, START_MS, registration, store_of, submission
 
 SMALL = Settings(
     max_queue=10,
@@ -51,6 +61,7 @@ SMALL = Settings(
 """Limits so low that every history runs into them."""
 
 _NAMES = ("n1", "n2", "n3", "n9")
+_STORES = range(14)
 _U32, _U64 = (1 << 32) - 1, (1 << 64) - 1
 
 _ABSURD_SPECS: tuple[dict[str, Any], ...] = (
@@ -68,22 +79,64 @@ seeds = st.integers(0, _U64)
 lengths = st.integers(1, 60)
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An entry that changes the membership, and the configuration that the core has after it."""
+
+    changes: tuple[MembershipChange, ...]
+    after: Configuration
+
+
+Entry: TypeAlias = Batch | Change
+
+
+def play(machine: StateMachine, index: int, entry: Entry) -> Outcome:
+    """Apply an entry."""
+    if isinstance(entry, Batch):
+        return machine.apply(index, entry)
+    after = entry.after
+    voters, learners = frozenset(after.voters), frozenset(after.learners)
+    outcome = machine.apply_conf_change(index, entry.changes, voters, learners, frozenset(after.outgoing))
+    standings = {member.store_id: member.standing for member in machine.state.members}
+    assert standings.keys() == set(after.members())
+    assert {store for store, standing in standings.items() if standing is Standing.VOTER} == voters
+    assert {store for store, standing in standings.items() if standing is Standing.LEARNER} == learners
+    return outcome
+
+
+def reread(entry: Entry) -> Entry:
+    """The entry as its bytes have it."""
+    if isinstance(entry, Batch):
+        return decode_batch(encode_batch(entry))
+    if not entry.changes:
+        return entry
+    return replace(entry, changes=decode_conf_change(encode_conf_change(entry.changes)))
+
+
 class Historian:
-    """Makes the entries of one history.
+    """Makes the entries of one history; each is to be applied before the next is made.
 
     Args:
         seed: equal seeds and equal states give equal entries.
+
+    Attributes:
+        refused: the codes of the changes of the membership that a leader would not have proposed.
     """
 
     def __init__(self, seed: int) -> None:
+        self.refused: set[str] = set()
+        self._members_change = seed % 2 == 0
+        self._configuration = Configuration(tuple(member.store_id for member in GENESIS.members))
         self._random = Random(seed)
         self._now_ms = START_MS
         # Some histories have a leader whose clock is absurd; what comes after it is late for ever.
         self._absurd_clock = self._random.random() < 0.1
 
-    def entry(self, state: State) -> Batch:
+    def entry(self, state: State) -> Entry:
         """The next entry for this state."""
         random = self._random
+        if self._members_change and random.random() < 0.3 and (change := self._change(state)) is not None:
+            return change
         self._now_ms += random.choice((0, 1, 300, 2_000, 30_000, -1_000))
         commands = tuple(self._command(state) for _ in range(random.choice((0, 1, 1, 2, 5))))
         if random.random() < 0.4:
@@ -92,6 +145,62 @@ class Historian:
         absurd = self._absurd_clock and random.random() < 0.05
         now_ms = random.choice((0, _U64)) if absurd else self._now_ms
         return Batch(Header(now_ms, random.getrandbits(64)), commands)
+
+    def _change(self, state: State) -> Change | None:
+        """What a leader would make of a wish: None where it, or the core, refuses."""
+        changes: tuple[MembershipChange, ...] = ()
+        if not self._configuration.outgoing:
+            changes = self._wish(state)
+            refusal = check_change(state, changes)
+            if refusal is not None:
+                self.refused.add(refusal.code)
+                return None
+        try:
+            self._configuration = next_configuration(self._configuration, to_core(changes))
+        except InvalidConfChange:
+            return None
+        return Change(changes, self._configuration)
+
+    def _wish(self, state: State) -> tuple[MembershipChange, ...]:
+        random, kinds = self._random, MembershipChangeKind
+        member = random.choice(state.members)
+        wish = random.random()
+        if wish < 0.4:
+            name, port = random.choice(_STORES), random.choice(_STORES)
+            replaces = random.choice((0, 0, member.store_id, random.choice(_STORES)))
+            adding = random.choice((kinds.ADD_LEARNER, kinds.ADD_LEARNER, kinds.ADD_VOTER))
+            store_id, address = random.choice(_STORES), f"127.0.0.1:{7000 + port}"
+            return (MembershipChange(adding, store_id, f"n{name}", address, bool(wish < 0.3), replaces),)
+        if wish < 0.7:
+            learners = [member for member in state.members if not member.voter]
+            if learners:
+                member = random.choice(learners)
+            promotion = MembershipChange(kinds.ADD_VOTER, member.store_id, member.name, member.address)
+            if member.replaces:
+                return promotion, MembershipChange(kinds.REMOVE, member.replaces)
+            return (promotion,)
+        if wish < 0.9:
+            return (MembershipChange(kinds.REMOVE, member.store_id),)
+        return tuple(
+            MembershipChange(random.choice(tuple(kinds)), random.choice(_STORES), f"n{number}", "")
+            for number in range(random.randrange(4))
+        )
+
+    def _name(self, state: State) -> str:
+        if self._members_change and state.nodes and self._random.random() < 0.7:
+            return self._random.choice(tuple(state.nodes))
+        return self._random.choice(_NAMES)
+
+    def _identity(self, state: State) -> tuple[str, int]:
+        """A name and a store: of a member, of one that was, of a stranger."""
+        random = self._random
+        if self._members_change and random.random() < 0.7:
+            member = random.choice(state.members)
+            return member.name, member.store_id
+        name = random.choice(_NAMES)
+        if self._members_change and random.random() < 0.2:
+            return name, random.choice(_STORES)
+        return name, store_of(name)
 
     def _command(self, state: State) -> Command:
         steps = (
@@ -152,7 +261,7 @@ class Historian:
 
     def _occupy(self, state: State) -> Command:
         random = self._random
-        name = random.choice(_NAMES)
+        name = self._name(state)
         node = state.nodes.get(name)
         incarnation = random.choice((0 if node is None else node.incarnation, random.randrange(4)))
         return Occupy(self._task_id(state), name, incarnation, random.choice((0, 1, _U32)))
@@ -171,7 +280,7 @@ class Historian:
 
     def _register(self, state: State) -> Command:
         random = self._random
-        name = random.choice(_NAMES)
+        name, store_id = self._identity(state)
         node = state.nodes.get(name)
         incarnation = (1 if node is None else node.incarnation) + random.choice((0, 0, 0, 1, 1, -1))
         if random.random() < 0.1:
@@ -186,10 +295,11 @@ class Historian:
                 "",
             )
         kinds = random.choice((("noop", "sleep", "render-tile"), ("noop",), ("sleep", "noop")))
-        return registration(name, min(max(incarnation, 0), _U64), random.choice((1, 2, 2, 0)), kinds)
+        known = registration(name, min(max(incarnation, 0), _U64), random.choice((1, 2, 2, 0)), kinds)
+        return replace(known, store_id=store_id)
 
     def _lose(self, state: State) -> Command:
-        name = self._random.choice(_NAMES)
+        name = self._name(state)
         node = state.nodes.get(name)
         return NodeLost(name, self._random.choice((0 if node is None else node.incarnation, 1)))
 

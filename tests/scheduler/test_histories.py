@@ -9,13 +9,23 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 
-from raftd.codec.commands import decode_batch, encode_batch
 from raftd.codec.snapshot import decode_snapshot, encode_snapshot
-from raftd.scheduler import invariants
+from raftd.scheduler import invariants, queries
+from raftd.scheduler.commands import Batch
+from raftd.scheduler.effects import MembersChanged
 from raftd.scheduler.machine import OutOfOrder, StateMachine
-from raftd.scheduler.model import AttemptOutcome, FencingToken, TaskState
+from raftd.scheduler.model import (
+    AttemptOutcome,
+    BlobRecord,
+    BlobRef,
+    FencingToken,
+    NodeRole,
+    Standing,
+    TaskState,
+)
+from raftd.scheduler.replies import Refused
 from raftd.scheduler.state import State
-from tests.scheduler.histories import SMALL, Historian, lengths, seeds
+from tests.scheduler.histories import SMALL, Change, Historian, lengths, play, reread, seeds
 from tests.scheduler.world import GENESIS, World
 
 ROOT = Path(__file__).parent.parent.parent
@@ -33,10 +43,20 @@ def test_every_invariant_holds_after_every_entry_whatever_it_says(seed: int, len
     machine, historian = founded(), Historian(seed)
     token = FencingToken(0, 0)
     for index in range(2, length + 2):
-        batch = historian.entry(machine.state)
-        outcome = machine.apply(index, batch)
-        assert len(outcome.replies) == len(batch.commands)
+        entry = historian.entry(machine.state)
+        removed = machine.state.removed_stores
+        running = tokens_of(machine.state, removed)
+        outcome = play(machine, index, entry)
+        assert len(outcome.replies) == (len(entry.commands) if isinstance(entry, Batch) else 0)
         token = invariants.check_step(token, machine.state)
+        assert removed <= machine.state.removed_stores
+        assert tokens_of(machine.state, removed) <= running, "a removed store runs nothing new"
+
+
+def tokens_of(state: State, stores: frozenset[int]) -> set[FencingToken]:
+    """Of the attempts that these stores run."""
+    rows = queries.executing(state)
+    return {row.attempt.token for row in rows if state.nodes[row.node].store_id in stores}
 
 
 @given(seeds, lengths)
@@ -45,10 +65,10 @@ def test_every_invariant_holds_after_every_entry_whatever_it_says(seed: int, len
 def test_a_replica_that_reads_the_entries_from_bytes_agrees_in_everything(seed: int, length: int) -> None:
     leader, follower, historian = founded(), founded(), Historian(seed)
     for index in range(2, length + 2):
-        batch = historian.entry(leader.state)
-        stored = encode_batch(batch)
-        assert decode_batch(stored) == batch
-        assert leader.apply(index, batch) == follower.apply(index, decode_batch(stored))
+        entry = historian.entry(leader.state)
+        stored = reread(entry)
+        assert stored == entry
+        assert play(leader, index, entry) == play(follower, index, stored)
     assert invariants.state_hash(leader.state) == invariants.state_hash(follower.state)
 
 
@@ -59,13 +79,13 @@ def test_a_replica_that_starts_from_a_snapshot_agrees_from_then_on(
 ) -> None:
     old, historian = founded(), Historian(seed)
     for index in range(2, before + 2):
-        old.apply(index, historian.entry(old.state))
+        play(old, index, historian.entry(old.state))
     new = StateMachine(decode_snapshot(encode_snapshot(old.state.freeze())))
     assert invariants.state_hash(old.state) == invariants.state_hash(new.state)
     invariants.check(new.state)
     for index in range(before + 2, before + after + 2):
-        batch = historian.entry(old.state)
-        assert old.apply(index, batch) == new.apply(index, batch)
+        entry = historian.entry(old.state)
+        assert play(old, index, entry) == play(new, index, entry)
     assert invariants.state_hash(old.state) == invariants.state_hash(new.state)
     assert b"".join(encode_snapshot(old.state.freeze())) == b"".join(encode_snapshot(new.state.freeze()))
 
@@ -75,31 +95,31 @@ def test_a_replica_that_starts_from_a_snapshot_agrees_from_then_on(
 def test_a_frozen_state_stays_as_it_was_while_the_machine_goes_on(seed: int, length: int) -> None:
     machine, historian = founded(), Historian(seed)
     for index in range(2, length + 2):
-        machine.apply(index, historian.entry(machine.state))
+        play(machine, index, historian.entry(machine.state))
     then = invariants.state_hash(machine.state)
     frozen = machine.state.freeze()
     slices = encode_snapshot(frozen)
     written = [next(slices)]
     for index in range(length + 2, length + 12):
-        machine.apply(index, historian.entry(machine.state))
+        play(machine, index, historian.entry(machine.state))
         written += [piece for piece in [next(slices, b"")] if piece]
     written += slices
     assert invariants.state_hash(decode_snapshot(written)) == then
 
 
-def play(seed: int, length: int) -> str:
+def digest_of(seed: int, length: int) -> str:
     """The digest of a history's end: printed by other processes, too."""
     machine, historian = founded(), Historian(seed)
     for index in range(2, length + 2):
-        machine.apply(index, historian.entry(machine.state))
+        play(machine, index, historian.entry(machine.state))
     return invariants.state_hash(machine.state)
 
 
 def test_processes_with_another_order_of_sets_agree() -> None:
-    digests = {play(2024, 200)}
+    digests = {digest_of(2024, 200)}
     for hash_seed in ("1", "77"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
-        code = "from tests.scheduler.test_histories import play; print(play(2024, 200))"
+        code = "from tests.scheduler.test_histories import digest_of; print(digest_of(2024, 200))"
         digests.add(
             subprocess.run(
                 [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
@@ -113,7 +133,7 @@ def test_histories_reach_every_state_and_every_kind_of_reply() -> None:
     for seed in range(20):
         machine, historian = founded(), Historian(seed)
         for index in range(2, 100):
-            outcome = machine.apply(index, historian.entry(machine.state))
+            outcome = play(machine, index, historian.entry(machine.state))
             replies |= {getattr(reply, "code", type(reply).__name__) for reply in outcome.replies}
             changes |= {str(getattr(effect, "change", type(effect).__name__)) for effect in outcome.effects}
     assert replies >= {
@@ -156,6 +176,43 @@ def test_histories_reach_every_state_and_every_kind_of_reply() -> None:
     }
 
 
+def test_histories_reach_every_turn_that_a_membership_can_take() -> None:
+    seen, refused = set[str](), set[str]()
+    for seed in range(0, 60, 2):
+        machine, historian = founded(), Historian(seed)
+        state, owners = machine.state, dict[str, int]()
+        for index in range(2, 100):
+            nodes = dict(state.nodes)
+            entry = historian.entry(state)
+            outcome = play(machine, index, entry)
+            for reply in outcome.replies:
+                refused |= {reply.code} if isinstance(reply, Refused) else set()
+            if isinstance(entry, Change):
+                seen |= {f"is {member.standing.name.lower()}" for member in state.members}
+                seen |= {"replaces" for member in state.members if member.replaces}
+            for effect in outcome.effects:
+                if isinstance(effect, MembersChanged) and effect.removed:
+                    stores = frozenset(member.store_id for member in effect.removed)
+                    seen.add("removed at work" if tokens_of(state, stores) else "removed idle")
+            seen |= {"forgotten" for name in nodes if name not in state.nodes}
+            if any(
+                owners.setdefault(member.name, member.store_id) != member.store_id for member in state.members
+            ):
+                seen.add("name reused")
+        refused |= historian.refused
+    assert seen == {
+        "forgotten",
+        "is leaving",
+        "is learner",
+        "is voter",
+        "name reused",
+        "removed at work",
+        "removed idle",
+        "replaces",
+    }
+    assert refused >= {"invalid_change", "invalid_request", "name_taken", "node_not_found", "store_removed"}
+
+
 def test_an_entry_out_of_order_is_a_broken_invariant_and_not_an_answer() -> None:
     machine = founded()
     machine.apply_noop(2)
@@ -169,7 +226,7 @@ def test_an_entry_out_of_order_is_a_broken_invariant_and_not_an_answer() -> None
 def test_invariants_notice_what_is_broken() -> None:
     machine = founded()
     state = machine.state
-    machine.apply(2, Historian(1).entry(state))
+    play(machine, 2, Historian(1).entry(state))
     state.token_counter -= 1
     with pytest.raises(invariants.InvariantBroken, match="TokenGrows"):
         invariants.check_step(FencingToken(1, 0), state)
@@ -217,7 +274,49 @@ def _change_a_record_behind_the_indexes(state: State) -> None:
     state.tasks.put(2, replace(state.tasks[2], not_before_ms=state.cluster_time_ms + 5))
 
 
+def _share_an_address(state: State) -> None:
+    first, second, *rest = state.members
+    state.members = (first, replace(second, address=first.address), *rest)
+
+
+def _let_a_removed_store_stay(state: State) -> None:
+    state.removed_stores |= {state.members[-1].store_id}
+
+
+def _let_a_removed_node_take_work(state: State) -> None:
+    state.members = state.members[:1] + state.members[2:]
+    state.removed_stores |= {2}
+
+
+def _leave_no_voter(state: State) -> None:
+    state.members = tuple(replace(member, standing=Standing.LEARNER) for member in state.members)
+
+
+def _let_a_voter_wait(state: State) -> None:
+    state.members = (replace(state.members[0], promote=True), *state.members[1:])
+
+
+def _mistake_a_role(state: State) -> None:
+    state.put_node(replace(state.nodes["n1"], role=NodeRole.LEARNER))
+
+
+def _run_a_store_twice(state: State) -> None:
+    state.put_node(replace(state.nodes["n2"], name="n22"))
+
+
+def _name_a_holder_that_is_gone(state: State) -> None:
+    state.put_blob(BlobRecord(BlobRef("ab" * 32, 7), ("n77",)))
+
+
 SABOTAGE = {
+    "MembersUnique: two members have one address": _share_an_address,
+    "MembersUnique: .* is a member": _let_a_removed_store_stay,
+    "MembersUnique: .* takes work": _let_a_removed_node_take_work,
+    "MembersStand: nobody votes": _leave_no_voter,
+    "MembersStand: .* waits": _let_a_voter_wait,
+    "MembersStand: n1 is LEARNER": _mistake_a_role,
+    "MembersStand: two nodes have one store": _run_a_store_twice,
+    "HoldersKnown": _name_a_holder_that_is_gone,
     "TablesPartition": _free_an_occupied_slot,
     "TablesPartition: .*two slots": _occupy_for_two,
     "TasksConserved": _end_without_an_outcome,

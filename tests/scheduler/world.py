@@ -116,7 +116,17 @@ class World:
         reply = self.do(command)
         assert isinstance(reply, Refused), reply
         after = self.state.freeze()
-        for name in ("counters", "nodes", "jobs", "tasks", "requests", "blobs", "kinds"):
+        for name in (
+            "counters",
+            "nodes",
+            "jobs",
+            "tasks",
+            "requests",
+            "blobs",
+            "kinds",
+            "members",
+            "removed_stores",
+        ):
             assert getattr(before, name) == getattr(after, name)
         assert not self.effects
         return reply.code

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,26 @@ from raftd.transport.faults import FaultTable
 CLUSTER = 0xC1
 TOKEN = "open sesame"
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class FakeStores:
+    """The members and the stores that were removed, as the test says (``raftd.services.identity.Stores``)."""
+
+    def __init__(self, members: Mapping[str, int] | None = None, removed: Collection[int] = ()) -> None:
+        self.members = {"n1": 1, "n2": 2, "n3": 3} if members is None else dict(members)
+        self.removed = set(removed)
+
+    def name_of(self, store_id: int) -> str:
+        """See ``Stores``."""
+        return next((name for name, store in self.members.items() if store == store_id), "")
+
+    def store_of(self, name: str) -> int:
+        """See ``Stores``."""
+        return self.members.get(name, 0)
+
+    def is_removed(self, store_id: int) -> bool:
+        """See ``Stores``."""
+        return store_id in self.removed
 
 
 class FakeNode:
@@ -224,6 +244,7 @@ class Host:
     forwarder: Forwarder
     scheduler: FakeScheduler
     blobs: FakeBlobs
+    stores: FakeStores
     server: ServerHost
     others: dict[int, RemoteNode] = field(default_factory=dict)
 
@@ -260,9 +281,12 @@ def make_host(
     served_scheduler = scheduler(local.name, forwarder)
     fake_blobs = FakeBlobs()
     served_blobs = fake_blobs if blobs is None else blobs(local, forwarder, caller, others)
-    services = Services(served_scheduler, admin or FakeAdmin(), consensus or FakeConsensus(), served_blobs)
+    stores = FakeStores()
+    services = Services(
+        served_scheduler, admin or FakeAdmin(), consensus or FakeConsensus(), served_blobs, stores
+    )
     server = ServerHost(listen, local, faults, node, services)
-    return Host(local, node, faults, caller, forwarder, served_scheduler, fake_blobs, server, others)
+    return Host(local, node, faults, caller, forwarder, served_scheduler, fake_blobs, stores, server, others)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from raftd.transport.base import LocalNode, RemoteNode
 from raftd.transport.caller import Caller
 from raftd.transport.faults import FaultTable
 from tests.node.cluster import CLUSTER_ID, Cluster, Member
-from tests.services.hosts import FakeAdmin, FakeBlobs, FakeConsensus, channel_to
+from tests.services.hosts import FakeAdmin, FakeBlobs, FakeConsensus, FakeStores, channel_to
 
 PATIENCE_MS = 1_000
 
@@ -102,7 +102,7 @@ class ServedCluster:
             clock=clock,
             leader_name=lambda: members.name(member.node.leader),
         )
-        services = Services(scheduler, FakeAdmin(), FakeConsensus(), FakeBlobs())
+        services = Services(scheduler, FakeAdmin(), FakeConsensus(), FakeBlobs(), FakeStores())
         server = ServerHost("127.0.0.1:0", local, faults, member.node, services)
         await server.start()
         stack.push_async_callback(server.stop, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -356,9 +357,13 @@ def test_a_snapshot_that_finds_no_room_fails_alone() -> None:
     store = Store(new_disk())
     store.disk.free_bytes = 500
     writer = store.directory.snapshots.begin(1, 1, VOTERS, received=False)
-    with pytest.raises(StorageFailed):
+    with pytest.raises(StorageFull, match="no room for the snapshot of entry 1 in /data/snapshots"):
         writer.write(BODY)
     writer.abort()
+    store.disk.fail_on = lambda what, _: errno.EIO if what == "write" else 0
+    with pytest.raises(StorageFailed, match="Input/output"):
+        store.directory.snapshots.begin(1, 1, VOTERS, received=False)
+    store.disk.fail_on = None
     assert store.disk.listdir("/data/snapshots") == []
     store.directory.log.append(HardState(2, 0, 1), (), sync=True)
 

@@ -13,6 +13,8 @@ from raftd.raft.types import Configuration, Entry, HardState, Snapshot
 from raftd.storage.directory import DataDirectory, init_directory
 from raftd.storage.errors import DamagedLog, StorageFailed, StorageFull
 from raftd.storage.identity import Identity
+from raftd.storage.record import Record, RecordKind
+from raftd.storage.recovery import Replay
 from raftd.storage.snapshots import SnapshotStore, open_snapshots
 from raftd.storage.wal import Wal, open_log
 from tests.sim.disk import SimulatedCrash, SimulatedDisk
@@ -218,15 +220,6 @@ def test_a_start_that_finds_no_room_to_take_a_snapshot_in_says_so_and_a_later_on
     assert opened(disk).recovered.base_index == 9
 
 
-def open_files(directory: Path) -> list[str]:
-    """What this process has open below a directory."""
-    links = [
-        os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink() and link.exists()
-    ]
-    return [link for link in links if link.startswith(str(directory))]
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the files of a process are listed on Linux")
 def test_a_start_that_is_refused_leaves_nothing_open(tmp_path: Path) -> None:
     path = str(tmp_path / "n1")
     init_directory(path, Identity(CLUSTER, STORE, "n1"), FIRST, [GENESIS], segment_bytes=SEGMENT_BYTES)
@@ -234,9 +227,10 @@ def test_a_start_that_is_refused_leaves_nothing_open(tmp_path: Path) -> None:
     directory.snapshots.publish(written(directory, 9, 2))
     directory.log.close()
     directory.close()
+    before = len(os.listdir("/dev/fd"))
     with pytest.raises(DamagedLog):
         DataDirectory.open(path, segment_bytes=SEGMENT_BYTES)
-    assert open_files(tmp_path) == []
+    assert len(os.listdir("/dev/fd")) == before
 
 
 def test_a_compacted_store_on_a_real_file_system(tmp_path: Path) -> None:
@@ -270,3 +264,97 @@ def test_a_compacted_store_on_a_real_file_system(tmp_path: Path) -> None:
     assert os.listdir(f"{path}/snapshots") == [f"{40:016x}-{3:016x}.snapshot"]
     directory.log.close()
     directory.close()
+
+
+def log_files(disk: SimulatedDisk) -> list[str]:
+    return [name for name in disk.listdir("/data/log") if name.endswith(".wal")]
+
+
+def test_a_start_removes_what_a_snapshot_has_replaced() -> None:
+    disk = new_disk()
+    store = Store(disk)
+    for index in range(2, 8):
+        store.append(HardState(2, 0, 1), entry(index, 2, b"d" * 1500))
+    assert len(log_files(disk)) > 2
+    disk.fail_on = lambda what, _: errno.EIO if what == "unlink" else 0
+    snapshot = written(store.directory, 20, 3, received=True).publish()
+    with pytest.raises(StorageFailed):
+        store.directory.log.install(snapshot, HardState(3, 0, 20), ())
+    assert len(log_files(disk)) > 2
+    disk.power_off()
+    directory = opened(disk)
+    assert len(log_files(disk)) == 1
+    assert (directory.recovered.base_index, directory.recovered.last_index) == (20, 20)
+
+
+def test_a_disk_that_refuses_while_the_next_segment_is_made_is_a_failure() -> None:
+    disk = SimulatedDisk()
+    wal = full_segment(disk)
+    disk.fail_on = lambda what, _: errno.EIO if what == "create" else 0
+    with pytest.raises(StorageFailed):
+        wal.append(None, [entry(4, 2, b"c" * 2400)], sync=True)
+
+
+def test_the_term_of_the_base_outlives_the_segment_that_says_it() -> None:
+    disk = new_disk()
+    store = Store(disk)
+    store.receive(20, 4, HardState(4, 0, 20))
+    store.append(None, entry(21, 4, b"d" * 3600))
+    assert len(log_files(disk)) == 2
+    store.directory.log.compact(20)
+    assert len(log_files(disk)) == 1
+    found = opened_again(disk).recovered
+    assert (found.base_index, found.base_term, found.last_index) == (20, 4, 21)
+
+
+def test_a_name_that_was_only_in_the_page_cache_is_durable_before_the_log_relies_on_it() -> None:
+    disk = new_disk()
+    store = Store(disk)
+    writer = written(store.directory, 20, 4, received=True)
+    disk.crash_at = disk.step_count + 1
+    with pytest.raises(SimulatedCrash, match="fsync_dir"):
+        writer.publish()
+    disk.kill_process()
+    assert opened(disk).recovered.base_index == 20
+    assert opened_again(disk).recovered.base_index == 20
+
+
+def test_a_snapshot_that_ends_before_the_log_begins_is_damage() -> None:
+    disk = new_disk()
+    store = Store(disk)
+    store.append(HardState(2, 0, 1), entry(2, 2), entry(3, 2))
+    store.take(2, 2)
+    (older,) = disk.listdir("/data/snapshots")
+    whole = disk.read(f"/data/snapshots/{older}")
+    store.receive(20, 4, HardState(4, 0, 20))
+    (newer,) = disk.listdir("/data/snapshots")
+    disk.power_off()
+    disk.put(f"/data/snapshots/{older}", whole)
+    disk.remove(f"/data/snapshots/{newer}")
+    with pytest.raises(DamagedLog, match="behind entry 20"):
+        opened(disk)
+
+
+def test_a_vote_is_of_its_term_also_where_a_start_takes_a_snapshot_of_a_later_one_in() -> None:
+    disk = new_disk()
+    store = Store(disk)
+    store.append(HardState(3, 5, 1), entry(2, 2))
+    store.directory.snapshots.publish(written(store.directory, 9, 4, received=True))
+    assert opened_again(disk).recovered.hard_state == HardState(4, 0, 9)
+
+
+def record(hard_state: HardState | None, *entries: Entry) -> Record:
+    return Record(RecordKind.ITEMS, hard_state, list(entries), None, 0, 0)
+
+
+def test_what_replaced_purged_entries_must_reach_the_base_again() -> None:
+    replay = Replay(base=(9, 2))
+    replay.apply(record(HardState(3, 0, 6), entry(7, 3), entry(8, 3)))
+    assert replay.next_index() == 9
+    with pytest.raises(ValueError, match="the log ends at 8, and what was compacted at 9"):
+        replay.finish()
+    replay.apply(record(None, entry(9, 3), entry(10, 3)))
+    replay.finish()
+    assert (replay.base, replay.entries) == ((9, 3), [entry(10, 3)])
+    replay.apply(record(None, entry(8, 3)))
+    assert replay.entries == []

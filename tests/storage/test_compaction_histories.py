@@ -72,10 +72,7 @@ class History:
         source = random.Random(luck)
         before = self.store
         while True:
-            share = source.random()
-            self.disk.power_off(
-                lambda _, share=share: source.random() < share, lambda count: source.randint(0, count)
-            )
+            self.power_off(source)
             if source.random() < 0.3:
                 self.disk.crash_at = self.disk.step_count + source.randint(0, 12)
             try:
@@ -87,6 +84,10 @@ class History:
         found = before.came_back(self.store.directory)
         assert found is not None, (before.acknowledged, before.next, self.store.directory.recovered)
         self.store.acknowledged = found
+
+    def power_off(self, source: random.Random) -> None:
+        share = source.random()
+        self.disk.power_off(lambda _: source.random() < share, lambda count: source.randint(0, count))
 
     # The moves.
 

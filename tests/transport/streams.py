@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
 
-from raftd.errors import NotLeader
+from raftd.errors import NotLeader, RaftdError
 from raftd.pb.consensus_pb2_grpc import add_ConsensusServicer_to_server
 from raftd.raft.messages import AppendEntries, InstallSnapshot, Message, RequestVote
 from raftd.raft.types import Entry, EntryType
@@ -19,6 +19,7 @@ from raftd.services.server import server_options
 from raftd.transport.base import LocalNode, RemoteNode
 from raftd.transport.faults import FaultTable
 from raftd.transport.network import Network
+from tests.services.hosts import FakeStores
 
 CLUSTER = 0xC1
 
@@ -45,27 +46,94 @@ class CountingFaults(FaultTable):
 
 
 class HeldIntake:
-    """A snapshot that is taken in, and what became of it."""
+    """A snapshot that is taken in, and what became of it. ``on_chunk`` is told of every chunk before it is taken."""
 
-    def __init__(self, announcement: InstallSnapshot) -> None:
+    def __init__(self, announcement: InstallSnapshot, on_chunk: Callable[[int], None]) -> None:
         self.announcement = announcement
         self.data = b""
+        self.sizes: list[int] = []
         self.finished = self.aborted = False
+        self.damage: RaftdError | None = None
         self.hold = asyncio.Event()
         self.hold.set()
+        self._on_chunk = on_chunk
 
     async def write(self, data: bytes) -> None:
         """See ``Intake``."""
+        self._on_chunk(len(self.sizes))
         await self.hold.wait()
         self.data += data
+        self.sizes.append(len(data))
 
     async def finish(self) -> None:
         """See ``Intake``."""
+        self._on_chunk(len(self.sizes))
+        await self.hold.wait()
+        if self.damage is not None:
+            raise self.damage
         self.finished = True
 
     async def abort(self) -> None:
         """See ``Intake``."""
         self.aborted = not self.finished
+
+
+class Detour:
+    """A way to a port on which connections that are open can fall silent, both ways; later ones pass."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.connections_count = 0
+        self._to_port = 0
+        self._passing: asyncio.Event | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, to_port: int) -> None:
+        """Lead there."""
+        self._to_port = to_port
+        self._passing = asyncio.Event()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def fall_silent(self) -> None:
+        """Whatever is connected now hears nothing any more, and is not hung up on."""
+        assert self._passing is not None
+        self._passing.set()
+        self._passing = asyncio.Event()
+
+    async def stop(self) -> None:
+        """Hang up."""
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections_count += 1
+        task = asyncio.current_task()
+        assert task is not None
+        assert self._passing is not None
+        self._tasks.add(task)
+        silent = self._passing
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._to_port)
+        try:
+            await asyncio.gather(
+                self._pass(reader, there_writer, silent), self._pass(there_reader, writer, silent)
+            )
+        finally:
+            writer.close()
+            there_writer.close()
+
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: asyncio.Event
+    ) -> None:
+        while data := await reader.read(16 * 1024):
+            if not silent.is_set():
+                writer.write(data)
+                await writer.drain()
+        writer.close()
 
 
 class Receiver:
@@ -83,38 +151,32 @@ class Receiver:
         path.mkdir(exist_ok=True)
         self.local = LocalNode(cluster, store_id, "n2", "")
         self.faults = CountingFaults("n2", path / "cuts-n2.json", enabled=True)
-        self.members = {"n1": 1, "n2": 2, "n3": 3} if members is None else dict(members)
-        self.removed = removed
+        self.stores = FakeStores(members, removed)
         self.learned: list[RemoteNode] = []
         self.intakes: list[HeldIntake] = []
+        self.on_chunk: Callable[[int], None] = lambda _: None
+        self.taking_none: RaftdError | None = None
+        self.idle_s = 30.0
         self.batches: list[Sequence[Message]] = []
         self._server: grpc.aio.Server | None = None
         self.port = 0
+        self.at_port = 0  # where others look for it, if not at its own
 
     def deliver(self, messages: Sequence[Message]) -> None:
         """See ``Node.deliver``."""
         self.batches.append(messages)
 
-    # ``raftd.services.consensus.Stores``
-
-    def name_of(self, store_id: int) -> str:
-        """See ``Stores``."""
-        return next((name for name, store in self.members.items() if store == store_id), "")
-
-    def store_of(self, name: str) -> int:
-        """See ``Stores``."""
-        return self.members.get(name, 0)
-
-    def is_removed(self, store_id: int) -> bool:
-        """See ``Stores``."""
-        return store_id in self.removed
-
     # ``raftd.services.consensus.SnapshotIntake`` and ``ReadIndices``
 
     def begin(self, announcement: InstallSnapshot) -> HeldIntake:
         """See ``SnapshotIntake``."""
-        self.intakes.append(HeldIntake(announcement))
+        if self.taking_none is not None:
+            raise self.taking_none
+        self.intakes.append(HeldIntake(announcement, self._tell_chunk))
         return self.intakes[-1]
+
+    def _tell_chunk(self, number: int) -> None:
+        self.on_chunk(number)  # which a test may change meanwhile
 
     async def read_index(self, *, timeout: float) -> int:
         """See ``Node.read_index``."""
@@ -130,21 +192,22 @@ class Receiver:
     @property
     def remote(self) -> RemoteNode:
         """How n1 knows it."""
-        return RemoteNode("n2", 2, f"127.0.0.1:{self.port}")
+        return RemoteNode("n2", 2, f"127.0.0.1:{self.at_port or self.port}")
 
     async def start(self) -> None:
         """Listen, on the same port as before if there was one."""
         self._server = grpc.aio.server(
-            interceptors=(PeerInterceptor(self.local, self.faults),), options=server_options()
+            interceptors=(PeerInterceptor(self.local, self.faults, self.stores),), options=server_options()
         )
         service = ConsensusService(
             local=self.local,
-            stores=self,
+            stores=self.stores,
             faults=self.faults,
             deliver=self.deliver,
             learn=self.learned.append,
             snapshots=self,
             reads=self,
+            idle_s=self.idle_s,
         )
         add_ConsensusServicer_to_server(service, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
@@ -169,11 +232,12 @@ class Sender:
         name: str = "n1",
         incarnation: int = 1,
         address: str = "n1:1",
+        linger_s: float = 60.0,
     ) -> None:
         path.mkdir(exist_ok=True)
         self.faults = FaultTable(name, path / f"cuts-{name}.json", enabled=True)
         self.local = LocalNode(cluster, store_id, name, "", address)
-        self.network = Network(self.local, incarnation, self.faults)
+        self.network = Network(self.local, incarnation, self.faults, linger_s)
         self.unreachable: list[int] = []
         self.network.on_unreachable = self.unreachable.append
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any
@@ -156,20 +157,21 @@ def test_the_other_direction_is_not_cut(tmp_path: Path) -> None:
     [
         ({"cluster": 0xBAD}, "is of cluster 0000000000000bad"),
         ({"store_id": 9}, "means store 0000000000000002"),
-        ({"members": {"n1": 9}}, "the member n1 is store 0000000000000009"),
+        ({"members": {"n8": 1}}, "but that is the store of n8"),
+        ({"sender": 0}, "does not say which node and which store it is"),
         ({"removed": (1,)}, "was removed from cluster"),
     ],
-    ids=["cluster", "receiver", "sender", "removed"],
+    ids=["cluster", "receiver", "name", "nobody", "removed"],
 )
 def test_who_is_not_meant_is_refused_and_told_once(
-    tmp_path: Path, wrong: dict[str, object], reason: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, wrong: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
 
     async def scenario() -> None:
-        receiver_changes = {key: value for key, value in wrong.items() if key != "cluster"}
-        sender = Sender(tmp_path, cluster=0xBAD) if "cluster" in wrong else Sender(tmp_path)
-        receiver = Receiver(tmp_path, **receiver_changes)  # type: ignore[arg-type]  # of mixed types by design
+        of_sender = {"cluster": "cluster", "sender": "store_id"}
+        sender = Sender(tmp_path, **{of_sender[key]: wrong[key] for key in wrong if key in of_sender})
+        receiver = Receiver(tmp_path, **{key: wrong[key] for key in wrong if key not in of_sender})
         async with connected(sender, receiver):
 
             def refused_again() -> bool:
@@ -184,6 +186,9 @@ def test_who_is_not_meant_is_refused_and_told_once(
     assert len(told) == 1
     assert reason in told[0].getMessage()
     assert "connected" not in caplog.text
+    loud = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(loud) == 1, "the receiver's log says it too, once"
+    assert reason in loud[0].getMessage()
 
 
 def test_members_that_leave_or_move_are_dialled_no_more(tmp_path: Path) -> None:
@@ -208,6 +213,109 @@ def test_members_that_leave_or_move_are_dialled_no_more(tmp_path: Path) -> None:
     run(scenario())
 
 
+def streams() -> list[asyncio.Task[Any]]:
+    """The senders that run."""
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("peer ")]
+
+
+def test_a_peer_that_left_hears_the_last_and_is_left_alone_then(tmp_path: Path) -> None:
+    """A removed node learns of its removal from what was queued for it (thesis, section 4.2.2)."""
+
+    async def scenario() -> None:
+        sender, receiver = Sender(tmp_path, linger_s=0.5), Receiver(tmp_path)
+        async with connected(sender, receiver):
+            sender.network.send([vote(1)])
+            await sender.network.set_members([])
+            sender.network.send([vote(2)])
+            assert sender.network.remote(2) is None
+            await eventually(lambda: receiver.terms == [1, 2], 10, "the last messages")
+            await eventually(lambda: not streams(), 10, "the end of the stream")
+            sender.network.send([vote(3)])
+            assert not streams()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("again", ["member", "learned"])
+def test_a_peer_that_left_and_is_back_is_found_where_it_is_now(tmp_path: Path, again: str) -> None:
+    async def scenario() -> None:
+        sender, old, new = Sender(tmp_path, linger_s=0.5), Receiver(tmp_path / "a"), Receiver(tmp_path / "b")
+        await new.start()
+        async with connected(sender, old):
+            sender.network.send([vote(1)])
+            await eventually(lambda: old.terms == [1], 10, "the first message")
+            third = RemoteNode("n3", 3, "127.0.0.1:1")
+            await sender.network.set_members([old.remote, third])
+            await sender.network.set_members([third])
+            await sender.network.set_members([new.remote] if again == "member" else [])
+            if again == "learned":
+                sender.network.learn(new.remote)
+            sender.network.send([vote(2)])
+            await eventually(lambda: new.terms == [2], 10, "a message at the new address")
+            # n3 left after n2 did: when it is let go, n2 would be too.
+            await eventually(lambda: len(streams()) == 1, 10, "the end of the others")
+            sender.network.send([vote(3)])
+            await eventually(lambda: new.terms == [2, 3], 10, "it goes on")
+            assert old.terms == [1]
+        await new.stop()
+
+    run(scenario())
+
+
+def test_members_change_under_load_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    """Peers come, move and go while messages are sent: each gets what was sent while it was there, in order."""
+
+    async def scenario() -> None:
+        sender = Sender(tmp_path, linger_s=0.05)
+        receivers = [
+            Receiver(tmp_path / str(store_id), store_id=store_id, members={}) for store_id in (2, 3, 4)
+        ]
+        for receiver in receivers:
+            await receiver.start()
+        everybody = [
+            RemoteNode(f"n{store_id}", store_id, receiver.remote.address)
+            for store_id, receiver in zip((2, 3, 4), receivers, strict=True)
+        ]
+        term = 0
+        for turn in range(40):
+            there = [remote for number, remote in enumerate(everybody) if (turn >> number) & 1]
+            await sender.network.set_members(there)
+            if turn % 3 == 0:
+                sender.network.learn(everybody[turn % 2])
+            for _ in range(5):
+                term += 1
+                sender.network.send([vote(term, receiver=remote.store_id) for remote in everybody])
+                await asyncio.sleep(0)
+        await sender.network.set_members(everybody)
+        last = term + 1
+
+        def arrived() -> bool:
+            sender.network.send([vote(last, receiver=remote.store_id) for remote in everybody])
+            return all(last in receiver.terms for receiver in receivers)
+
+        await eventually(arrived, 20, "everybody is spoken to")
+        assert all(receiver.terms == sorted(receiver.terms) for receiver in receivers)
+        await sender.network.close()
+        assert not streams()
+        for receiver in receivers:
+            await receiver.stop()
+
+    run(scenario())
+
+
+def test_a_network_that_closes_ends_also_the_streams_that_were_about_to(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        sender = Sender(tmp_path)
+        for number in range(100, 100 + LEARNED_KEPT + 3):
+            sender.network.learn(RemoteNode(f"n{number}", number, "127.0.0.1:1"))
+        await sender.network.set_members([RemoteNode("n2", 2, "127.0.0.1:1")])
+        await sender.network.set_members([])
+        await sender.network.close()
+        assert not streams()
+
+    run(scenario())
+
+
 def test_a_store_that_is_no_member_here_is_heard_and_can_be_answered(tmp_path: Path) -> None:
     """A node that is behind does not know who has joined, and one that joins knows nobody (the paper, section 6)."""
 
@@ -219,6 +327,27 @@ def test_a_store_that_is_no_member_here_is_heard_and_can_be_answered(tmp_path: P
             assert receiver.learned == [RemoteNode("n1", 1, "n1:1")]
 
     run(scenario())
+
+
+def test_a_new_store_is_heard_by_who_still_knows_its_name_as_the_old_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of three, n1 was removed and came back as store 7, which n2 has not applied yet; then the third dies. The two
+    that are left are a majority, and n2 learns of it only if it hears n1."""
+
+    async def scenario() -> None:
+        sender, receiver = Sender(tmp_path, store_id=7), Receiver(tmp_path)
+        async with connected(sender, receiver):
+            sender.network.send([vote(1, 7), vote(2, 7)])
+            await eventually(lambda: receiver.terms == [1, 2], 10, "the messages")
+            sender.network.send([vote(3, 7)])
+            await eventually(lambda: receiver.terms == [1, 2, 3], 10, "another batch")
+            assert receiver.learned[-1] == RemoteNode("n1", 7, "n1:1")
+
+    run(scenario())
+    told = [record for record in caplog.records if record.name == "raftd.services.identity"]
+    assert [record.levelno for record in told] == [logging.WARNING], "once, and loudly"
+    assert "the member of that name is store 0000000000000001" in told[0].getMessage()
 
 
 def test_who_has_spoken_is_answered_until_others_have(tmp_path: Path) -> None:

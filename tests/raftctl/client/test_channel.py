@@ -40,6 +40,23 @@ def test_a_hint_leads_to_the_leader_and_is_remembered(cluster: FakeCluster) -> N
     with_client(cluster, use)
 
 
+def test_a_leader_that_was_not_known_is_asked_who_else_there_is(cluster: FakeCluster) -> None:
+    """The cluster has grown and moved on since this client was made; soon nobody is left of those it knew."""
+    cluster.nodes["n2"].failures["Submit"] = [Failure("not_leader")]
+    first = Endpoints((("n2", cluster.nodes["n2"].address),), cluster.token)
+
+    async def use() -> None:
+        async with AsyncClient(first) as client:
+            await client.submit(NOOP)
+            cluster.stop("n1")
+            cluster.stop("n2")
+            cluster.lead("n3")
+            assert (await client.submit(NOOP)).task_id == "t2"
+            assert sum(node.calls["Members"] for node in cluster.nodes.values()) == 1
+
+    asyncio.run(use())
+
+
 def test_an_unknown_outcome_is_asked_again_under_the_same_id(cluster: FakeCluster) -> None:
     lost = Failure("outcome_unknown", status=grpc.StatusCode.ABORTED, after_applying=True)
     cluster.nodes["n1"].failures["Submit"] = [lost]

@@ -1,7 +1,8 @@
-"""A process that behaves like raftd and does nothing: it makes and locks a directory, listens, ends on TERM.
+"""A process that behaves like raftd and does nothing: it makes and locks a directory, listens, ends on TERM and QUIT.
 
-What it says of itself stands in ``view.json`` beside its data directory. Files beside it change its ways: ``refuse``
-(init fails), ``crash`` (run ends at once), ``deaf`` (TERM is ignored), ``child`` (it leaves a child behind).
+What it says of itself stands in ``view.json`` beside its data directory, and the signal that it ended on in the file
+``signals`` of the state directory. Files beside it change its ways: ``refuse`` (init fails), ``crash`` (run ends at
+once), ``deaf`` (signals are ignored), ``child`` (it leaves a child behind).
 """
 
 import fcntl
@@ -28,6 +29,8 @@ def init(data: Path) -> None:
         fail(2, "refused, as the test wants it")
     if data.exists():
         fail(3, f"{data} is initialised already")
+    if "--join" in sys.argv and not value_of("store-id"):
+        fail(2, "no store id")
     data.mkdir()
     members = [word for word in sys.argv if word.startswith("--member=")]
     (data / "identity.json").write_text(json.dumps({"name": value_of("name"), "members": members}))
@@ -53,12 +56,16 @@ def run(data: Path) -> None:
     listener.listen()
     if (data.parent / "child").exists():
         subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
-    if (data.parent / "deaf").exists():
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    else:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    Path(value_of("log-file")).write_text("serving\n")
     name = json.loads((data / "identity.json").read_text())["name"]
+
+    def end(number: int, _: object) -> None:
+        with (data.parent.parent.parent / "signals").open("a") as file:
+            file.write(f"{name} {signal.Signals(number).name}\n")
+        sys.exit(0)
+
+    for number in (signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN if (data.parent / "deaf").exists() else end)
+    Path(value_of("log-file")).write_text("serving\n")
     (data.parent / "view.json").write_text(json.dumps({"name": name, "pid": os.getpid()}))
     while True:
         signal.pause()

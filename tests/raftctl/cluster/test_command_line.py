@@ -13,7 +13,7 @@ import pytest
 
 from raftctl.app import run
 from raftctl.client.errors import NodeUnreachable
-from raftctl.client.models import Cut, Faults
+from raftctl.client.nodes import Cut, Faults
 from raftctl.cluster.faults import FaultChange
 from raftctl.cluster.launcher import Launcher
 from raftctl.cluster.layout import ClusterDirectory, NodeRecord

@@ -341,6 +341,26 @@ def test_words_for_nodes(launcher: Launcher) -> None:
     assert nobody.value.exit_code is ExitCode.UNAVAILABLE
 
 
+def test_one_node_hands_over_as_it_stops_and_a_whole_cluster_does_not(launcher: Launcher) -> None:
+    def signals() -> list[str]:
+        file = launcher.directory.path.parent / "signals"
+        lines = sorted(file.read_text().splitlines())
+        file.unlink()
+        return lines
+
+    up(launcher)
+    launcher.stop_nodes(["n1"])
+    assert signals() == ["n1 SIGTERM"]
+    launcher.stop()
+    assert signals() == ["n2 SIGQUIT", "n3 SIGQUIT"]
+    launcher.start(wait=True, timeout_s=TIMEOUT_S)
+    launcher.stop_nodes(["n1", "n2", "n3"])
+    assert signals() == ["n1 SIGQUIT", "n2 SIGQUIT", "n3 SIGQUIT"]
+    launcher.start(wait=True, timeout_s=TIMEOUT_S)
+    launcher.down()
+    assert signals() == ["n1 SIGQUIT", "n2 SIGQUIT", "n3 SIGQUIT"]
+
+
 def test_a_paused_node_can_be_killed_and_stopped(launcher: Launcher, started: Started) -> None:
     up(launcher, size=2)
     processes = started()

@@ -117,6 +117,19 @@ def test_clusters_are_listed_by_name_and_nothing_else_is(directory: ClusterDirec
     assert layout.cluster_names() == ("c",)
 
 
+def test_a_node_that_joins_is_no_member_until_it_is_settled(directory: ClusterDirectory) -> None:
+    joining = NodeRecord("n7", "0000000000000007", 4007, joined=False)
+    grown = RECORD.completed().with_node(joining)
+    assert (grown.names, grown.numbers_given) == (("n1", "n2", "n7"), 7)
+    directory.create(grown)
+    assert directory.read() == grown
+    assert [name for name, _ in layout.load_endpoints("c").addresses] == ["n1", "n2"]
+    settled = grown.with_node(dataclasses.replace(joining, joined=True))
+    assert [node.name for node in settled.members] == ["n1", "n2", "n7"]
+    left = settled.without_node("n7").with_node(NodeRecord("blue", "0000000000000008", 4008))
+    assert (left.names, left.numbers_given) == (("n1", "n2", "blue"), 7)
+
+
 def test_minted_ids_are_sixteen_digits_and_differ() -> None:
     minted = {layout.mint_id() for _ in range(100)}
     assert len(minted) == 100

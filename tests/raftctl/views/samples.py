@@ -8,6 +8,7 @@ from io import StringIO
 from rich.console import Console, RenderableType
 
 from raftctl.client import models as m
+from raftctl.client import nodes as n
 from raftctl.client.overview import ClusterView
 
 NOW = 1_700_000_100_000
@@ -89,13 +90,13 @@ def node_row(name: str, **changes: object) -> m.NodeRow:
     return replace(row, **changes)  # type: ignore[arg-type]  # by name, as a test likes
 
 
-def node_info(name: str, role: str = "follower", **changes: object) -> m.NodeInfo:
+def node_info(name: str, role: str = "follower", **changes: object) -> n.NodeInfo:
     """What a node says of itself; a leader has two followers."""
     peers = tuple(
-        m.PeerProgress(peer, 1200 - 3 * number, 1201, "replicate", number, number == 0)
+        n.PeerProgress(peer, 1200 - 3 * number, 1201, "replicate", number, number == 0)
         for number, peer in enumerate(("n2", "n5"))
     )
-    info = m.NodeInfo(
+    info = n.NodeInfo(
         name=name,
         cluster_id="00000000000000c1",
         store_id="00000000000000aa",

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from raftctl.client import models as m
+from raftctl.client import nodes
 from raftctl.client.errors import NoQuorum
 from raftctl.views import changes, raft, status, tasks
-from tests.raftctl.views.samples import NOW, attempt, drawn, node_row, task, view
+from tests.raftctl.views.samples import NOW, attempt, drawn, node_info, node_row, task, view
 
 PAGE = """\
 default  leader n3  term 4  quorum 4/5  commit 1204  queue 14 pending 2 running
@@ -117,9 +118,63 @@ def test_a_change_is_one_line() -> None:
 def test_the_consensus_cores() -> None:
     seen = view()
     text = drawn(raft.page(seen.infos, ["n5"], "default"))
-    assert "n3    leader       4  n3    n3        1204     1204  1204  1.2ms    1" in text
+    assert "n3    leader       4  n3        1204     1204  1-1204         -" in text
     assert "n5    silent" in text
     assert "Replication  as n3 sees it" in text
+
+
+def test_the_consensus_cores_of_a_cluster_in_trouble_fit_into_80_columns() -> None:
+    late = {"commit_index": 1204877, "last_applied": 1204877, "first_index": 1190001, "last_index": 1204878}
+    late |= {"snapshot_index": 1195000, "snapshot_bytes": 63 << 20}
+    peers = (nodes.PeerProgress("n4", 0, 1, "snapshot", 0, True, learner=True, pending_snapshot=1195000),)
+    infos = {
+        "n1": node_info("n1", "pre_candidate", **late, disk_full=True),
+        "n3": node_info("n3", "leader", **late, membership="leaving", peers=peers, transfer_target="n1"),
+        "n4": node_info("n4", membership="learner", first_index=1, last_index=0, leader=None),
+    }
+    text = drawn(raft.page(infos, (), "default"))
+    assert text.splitlines()[0] == "default  leader n3  term 4  handing over to n1"
+    assert "n1    pre_candidate       4  n3      1204877  1204877  1190001-1204878   1195000" in text
+    assert "n3    leader, leaving     4  n3" in text
+    assert "n4    learner             4  -" in text
+    assert "empty" in text
+    assert "disk full: n1" in text
+    assert "n4 learner      0     1  snapshot to 1195000          0  yes" in text
+    assert "63 MiB" in drawn(raft.page(infos, (), "default", wide=True), 140)
+
+
+def test_members_and_what_becomes_of_them() -> None:
+    a, b = "00000000000000a1", "127.0.0.1:40001"
+    found = nodes.Membership(
+        (
+            nodes.Member("n1", a, b, True),
+            nodes.Member("n2", a, b, True, leaving=True),
+            nodes.Member("n4", a, b, False, promote=True),
+            nodes.Member("n5", a, b, False, promote=True, replaces="n1"),
+            nodes.Member("n6", a, b, False),
+        ),
+        joint=True,
+        removed_stores=("00000000000000b1",),
+        answered_by="n1",
+        leads=True,
+    )
+    text = drawn(raft.members(found, "default"))
+    assert "default  leader n1  a change is half done: two majorities must agree" in text
+    assert "Members  1 voter, 3 learning" in text
+    assert "n2    leaving  127.0.0.1:40001  00000000000000a1  leaves with this change" in text
+    assert "n4    learner  127.0.0.1:40001  00000000000000a1  votes when caught up" in text
+    assert "n5    learner  127.0.0.1:40001  00000000000000a1  replaces n1 when caught up" in text
+    assert "removed stores: 00000000000000b1" in text
+    stale = drawn(raft.members(replace(found, leads=False, joint=False, removed_stores=()), "default"))
+    assert "leader none" in stale
+    assert "STALE: as n1 has it" in stale
+
+
+def test_bytes_as_people_read_them() -> None:
+    sizes = (0, 812, 1023, 4200, 63 << 20, 5 << 40, 1 << 60)
+    assert [raft.size(count) for count in sizes] == [
+        "0 B", "812 B", "1023 B", "4.1 KiB", "63 MiB", "5.0 TiB", "1048576 TiB",
+    ]  # fmt: skip
 
 
 def test_times_that_have_not_come_are_dashes() -> None:

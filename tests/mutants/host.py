@@ -1,0 +1,261 @@
+"""Broken rules of the host: the loop around the core, its reads, its snapshots, the executors' leases.
+
+What may live here: patches of ``raftd.node``, ``raftd.executor``, ``raftd.codec`` and ``raftd.services``.
+"""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import SIMULATOR, TESTS, Edit, Mutant
+
+WRITES = "raftd/node/writes.py"
+SESSIONS = "raftd/node/sessions.py"
+APPLIER = "raftd/node/applier.py"
+CODEC = "raftd/codec/snapshot.py"
+NODE_SNAPSHOTS = "raftd/node/snapshots.py"
+LEASES = "raftd/scheduler/lease.py"
+WHERE = (SIMULATOR, TESTS)
+LOOP_TESTS = ("tests/node/test_writes.py", "tests/node/test_loop.py", "tests/node/test_node.py")
+CODEC_TESTS = ("tests/codec/test_snapshot.py", "tests/scheduler/test_histories.py")
+CHANGE_TESTS = ("tests/node/test_changes.py",)
+
+MUTANTS = (
+    Mutant(
+        "send before the write is done",
+        "messages that wait for the disk leave when it is done (ready.py, step 3)",
+        (
+            Edit(
+                WRITES,
+                "        if ready.entries or ready.must_sync or ready.messages_after_persist:\n",
+                "        self._send(ready.messages_after_persist)\n"
+                "        if ready.entries or ready.must_sync or ready.messages_after_persist:\n",
+            ),
+        ),
+        checks=WHERE,
+        tests=LOOP_TESTS,
+    ),
+    Mutant(
+        "apply an entry twice",
+        "an entry is applied once",
+        (
+            Edit(
+                APPLIER,
+                "            outcome = self._machine.apply(entry.index, batch)\n",
+                "            self._machine.apply(entry.index, batch)\n"
+                "            self._machine.state.applied_index -= 1\n"
+                "            outcome = self._machine.apply(entry.index, batch)\n",
+            ),
+        ),
+        checks=WHERE,
+    ),
+    Mutant(
+        "answer a read before it is applied",
+        "a confirmed read waits until its index is applied here",
+        (
+            Edit(
+                "raftd/node/reads.py",
+                "while self._confirmed and self._confirmed[0][0] <= index:",
+                "while self._confirmed:",
+            ),
+        ),
+        checks=WHERE,
+        tests=("tests/node/test_books.py",),
+    ),
+    Mutant(
+        "answer by a lease that has ended meanwhile",
+        "the lease is looked at again after the state was read",
+        (
+            Edit(
+                "raftd/node/node.py",
+                "if not by_lease or self._raw.holds_lease():",
+                "if result is not self:",
+            ),
+        ),
+        checks=(TESTS,),
+        tests=("tests/node/test_node.py", "tests/node/test_loop.py"),
+    ),
+    Mutant(
+        "serve before the own no-op is applied",
+        "a leader serves when the entry of its own term is applied here",
+        (Edit("raftd/node/tenure.py", "            and applied_term == term\n", ""),),
+        checks=WHERE,
+        tests=LOOP_TESTS,
+    ),
+    Mutant(
+        "take another leader's entry for one's own",
+        "an entry answers its proposer only with the same term",
+        (
+            Edit(
+                "raftd/node/proposals.py", "        if entry.term != term:\n", "        if entry.term < 0:\n"
+            ),
+        ),
+        checks=WHERE,
+        tests=("tests/node/test_books.py",),
+    ),
+    Mutant(
+        "renew executors' leases alone",
+        "an executor's lease is renewed after a quorum round that began since",
+        (
+            Edit(
+                SESSIONS,
+                "        await self._consensus.read_index(timeout=self._leases.lease_ms / 1000)\n",
+                "",
+            ),
+        ),
+        checks=WHERE,
+        tests=("tests/node/test_attach.py",),
+        leaning="lonely leaders",
+    ),
+    Mutant(
+        "lose a node before its lease ends",
+        "the leader waits longer than the executor",
+        (
+            Edit(
+                LEASES,
+                "return -(-self.lease_ms * (1000 + self.drift_permille) // 1000) + self.margin_ms",
+                "return self.lease_ms // 2",
+            ),
+        ),
+        checks=WHERE,
+        tests=("tests/scheduler/test_lease.py",),
+        leaning="lonely leaders",
+    ),
+    Mutant(
+        "count a stall of the loop as silence",
+        "heartbeats may have waited while the loop stood still",
+        (Edit(LEASES, "        self._stalls_ms += max(0, stall_ms)\n", ""),),
+        checks=WHERE,
+        tests=("tests/scheduler/test_lease.py", "tests/node/test_loop.py"),
+        leaning="lonely leaders",
+    ),
+    Mutant(
+        "renew the lease of a node that is given up",
+        "a node whose loss is proposed is never renewed again",
+        (
+            Edit(
+                LEASES,
+                "if node in self._given_up or node not in self._deadlines:",
+                "if node not in self._deadlines:",
+            ),
+        ),
+        checks=WHERE,
+        tests=("tests/scheduler/test_lease.py",),
+        leaning="lonely leaders",
+    ),
+    Mutant(
+        "count the executor's lease from its renewal",
+        "an executor counts from when it sent the heartbeat that was renewed",
+        (
+            Edit(
+                "raftd/executor/leases.py",
+                "        deadline_ms = sent_ms + self.lease_ms\n",
+                "        deadline_ms = self._clock.boottime_ms() + self.lease_ms\n",
+            ),
+        ),
+        checks=WHERE,
+        tests=("tests/executor/test_pure.py",),
+        leaning="lonely leaders",
+    ),
+    Mutant(
+        "start an attempt again that has ended here",
+        "what has ended and is not recorded yet is not started anew",
+        (
+            Edit(
+                "raftd/executor/reconcile.py",
+                "if token not in running and token not in unrecorded and not is_stale(assignment)",
+                "if token not in running",
+            ),
+        ),
+        checks=WHERE,
+        tests=("tests/executor/test_pure.py",),
+    ),
+    Mutant(
+        "lose the request ids with a snapshot",
+        "a request that is sent again is one task, also after a snapshot",
+        (Edit(CODEC, "            requests=(self._requests,),\n", "            requests=({},),\n"),),
+        checks=(TESTS,),
+        tests=CODEC_TESTS,
+    ),
+    Mutant(
+        "lose the tombstones with a snapshot",
+        "a removed store never comes back, also after a snapshot",
+        (
+            Edit(
+                CODEC,
+                "            removed_stores=tuple(head.removed_stores),\n",
+                "            removed_stores=(),\n",
+            ),
+        ),
+        checks=(TESTS,),
+        tests=CODEC_TESTS,
+    ),
+    Mutant(
+        "begin the tokens anew with a snapshot",
+        "fencing tokens only grow",
+        (Edit(CODEC, "                token=head.token_counter,\n", "                token=0,\n"),),
+        checks=(TESTS,),
+        tests=CODEC_TESTS,
+    ),
+    Mutant(
+        "take a snapshot of what is not applied yet",
+        "a snapshot is of the state at its index",
+        (
+            Edit(
+                NODE_SNAPSHOTS,
+                "place = (self._applier.last_applied, ",
+                "place = (self._applier.last_applied + 1, ",
+            ),
+        ),
+        checks=(TESTS,),
+        tests=CHANGE_TESTS,
+    ),
+    Mutant(
+        "compact what no snapshot covers",
+        "the log goes only as far as a snapshot reaches",
+        (
+            Edit(
+                "raftd/node/loop.py",
+                "self._writes.compact(snapshot.index - kept_entries)",
+                "self._writes.compact(snapshot.index + kept_entries)",
+            ),
+        ),
+        checks=(TESTS,),
+        tests=CHANGE_TESTS,
+    ),
+    Mutant(
+        "keep no tail of the log",
+        "a follower that is a little behind is sent entries, not a snapshot",
+        (
+            Edit(
+                "raftd/node/loop.py",
+                "self._writes.compact(snapshot.index - kept_entries)",
+                "self._writes.compact(snapshot.index)",
+            ),
+        ),
+        checks=(TESTS,),
+        tests=CHANGE_TESTS,
+    ),
+    Mutant(
+        "promote a learner that is behind",
+        "a learner votes when it has caught up (thesis §4.2.1)",
+        (
+            Edit(
+                "raftd/node/membership.py",
+                "            and goal is not None\n            and row.match_index >= goal\n",
+                "",
+            ),
+        ),
+        checks=(TESTS,),
+        tests=CHANGE_TESTS,
+    ),
+    Mutant(
+        "take a chunk with a bad checksum",
+        "a snapshot arrives as it was sent, or not at all",
+        (
+            Edit(
+                "raftd/services/consensus.py", "    if crc32(chunk.data) != chunk.crc32:\n", "    if False:\n"
+            ),
+        ),
+        checks=(TESTS,),
+        tests=("tests/transport/test_snapshot_stream.py", "tests/services/test_server.py"),
+    ),
+)
