@@ -212,6 +212,10 @@ class Loop:
         self._raw.report_snapshot(receiver, ok)
         self._wake.set()
 
+    def halt(self, error: BaseException) -> None:
+        """The node must not go on: its process ends."""
+        self._on_fatal(error)
+
     def snapshot_taken(self, snapshot: raft.Snapshot, kept_entries: int) -> None:
         """There is a complete snapshot: it is the one to be sent, and the log behind it may go."""
         self._raw.snapshot_taken(snapshot)

@@ -131,6 +131,8 @@ class Proposer:
         if self._raw.state.configuration.outgoing:
             raise _pending()
         refusal = check_change(self._machine.state, change.changes)
+        if refusal is not None and refusal.retryable:
+            raise ChangePending(refusal.message, try_=refusal.try_)
         if refusal is not None:
             raise from_code(refusal.code, refusal.message, refusal.try_)
         try:

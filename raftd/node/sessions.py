@@ -147,6 +147,7 @@ class Sessions:
             NoLeader: this node does not lead, or no longer.
             WrongIdentity: the executor is of another cluster, or its name belongs to another store.
             NameTaken: its name belongs to another worker.
+            StoreRemoved: it was removed from the cluster.
             IncarnationLost: the executor must come back as a higher incarnation.
             InvalidRequest: the stream does not begin with a Hello, or the Hello is none.
         """
@@ -251,6 +252,8 @@ class Sessions:
             raise WrongIdentity(
                 f"executor {hello.name} is of cluster {hello.cluster_id:016x}, this is cluster {self._cluster_id:016x}"
             )
+        if hello.store_id in self._state().removed_stores:
+            raise StoreRemoved(f"{hello.name}, store {hello.store_id:016x}, was removed from the cluster")
         # Here, and not only when it registers: its stream takes the place of the one that bears its name.
         for member in self._state().members:
             if (member.name == hello.name) != (member.store_id == hello.store_id):
@@ -259,7 +262,7 @@ class Sessions:
                     f"not {hello.name} with store {hello.store_id:016x}"
                 )
         node = self._state().nodes.get(hello.name)
-        if node is not None and node.store_id != hello.store_id:
+        if node is not None and node.store_id != hello.store_id and not _lost(node.health):
             raise NameTaken(
                 f"the name {hello.name} belongs to store {node.store_id:016x}, not {hello.store_id:016x}",
                 try_="give the new node another name",

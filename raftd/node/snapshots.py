@@ -19,6 +19,7 @@ from raftd.node.ports import Received, SnapshotFile
 from raftd.raft.messages import InstallSnapshot
 from raftd.raft.types import Configuration, NodeId, Snapshot
 from raftd.scheduler.state import State
+from raftd.storage.errors import DamagedLog
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,9 @@ class Core(Protocol):
 
     def report_snapshot(self, receiver: NodeId, ok: bool) -> None:
         """Say how a stream ended."""
+
+    def halt(self, error: BaseException) -> None:
+        """The node must not go on."""
 
     def snapshot_taken(self, snapshot: Snapshot, kept_entries: int) -> None:
         """A snapshot is complete: compact the log behind it, but for so many entries."""
@@ -252,6 +256,9 @@ class Snapshots:
                 ok = True
             finally:
                 await _outlast(self._blocking, reader.close)
+        except DamagedLog as error:
+            # A node whose disk changes on its own must not go on any more: who knows what else it has forgotten?
+            self._core.halt(error)
         except RaftdError as error:
             log.warning(
                 "the snapshot of entry %d did not reach store %016x: %s",

@@ -192,9 +192,10 @@ class ClusterView:
             last_seen_ms=self._sessions.silence_ms(name),
             reachable=reachable,
         )
-        if is_member:
-            member = self._members.by_name(name)
-            row.address = "" if member is None else member.address
+        member = self._members.by_name(name) if is_member else None
+        if member is not None:
+            row.address = member.address
+            row.role = "voter" if member.voter else "learner"
         if node is not None:
             row.role = _NODE_ROLES[node.role]
             row.health = _HEALTH[node.health]

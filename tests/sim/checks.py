@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from raftd.codec.snapshot import encode_snapshot
 from raftd.raft import invariants as core_invariants
 from raftd.raft.messages import (
     AppendEntriesReply,
@@ -88,6 +89,7 @@ class Checks:
         self._outcomes: list[int] = [0]
         """By index: what applying it gave."""
         self._states: dict[int, str] = {}
+        self._snapshots: dict[int, bytes] = {}
 
     # A node's lives.
 
@@ -138,6 +140,8 @@ class Checks:
     def _restored(self, life: Life) -> None:
         """SnapshotEqualsReplay: it is the state of whoever applied the same entries one by one."""
         self.same_state(life)
+        body = b"".join(encode_snapshot(life.state.freeze()))
+        self.same_snapshot(life.name, life.state.applied_index, body)
         try:
             state_invariants.check(life.state)
         except state_invariants.InvariantBroken as error:
@@ -368,12 +372,16 @@ class Checks:
 
     def same_state(self, life: Life) -> None:
         """The state of this node is that of every other at the same index."""
-        self.same_digest(life.name, life.state.applied_index, state_invariants.state_hash(life.state))
+        state = life.state
+        digest = state_invariants.state_hash(state)
+        if self._states.setdefault(state.applied_index, digest) != digest:
+            self.fail("SameApply", f"the state of {life.name} after entry {state.applied_index} is another")
 
-    def same_digest(self, name: str, index: int, digest: str) -> None:
-        """The digest of a state after that entry, applied here or read from a snapshot, is that of every other."""
-        if self._states.setdefault(index, digest) != digest:
-            self.fail("SameApply", f"the state of {name} after entry {index} is another")
+    def same_snapshot(self, name: str, index: int, body: bytes) -> None:
+        """The bytes of a snapshot are those of every other one of that entry, and of any state that is restored."""
+        digest = hashlib.blake2b(body, digest_size=8).digest()
+        if self._snapshots.setdefault(index, digest) != digest:
+            self.fail("SnapshotEqualsReplay", f"the snapshot of entry {index} of {name} is another")
 
     def _first_applied(
         self, life: Life, entry: Entry, replies: tuple[Reply, ...], effects: tuple[object, ...]

@@ -14,7 +14,6 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
-from raftd.codec.snapshot import decode_snapshot
 from raftd.errors import RaftdError, ShuttingDown, StorageError, StoreRemoved, Unavailable
 from raftd.executor.attach import AttachLoop
 from raftd.executor.config import ExecutorConfig
@@ -34,7 +33,6 @@ from raftd.raft.messages import InstallSnapshot, Message
 from raftd.raft.raw_node import RawNode
 from raftd.raft.ready import Transition
 from raftd.raft.types import Configuration, Entry, HardState, Snapshot
-from raftd.scheduler import invariants as state_invariants
 from raftd.scheduler.attach import AttemptEnded
 from raftd.scheduler.machine import StateMachine
 from raftd.scheduler.replies import Reply
@@ -102,11 +100,9 @@ class WatchedFiles:
     def publish(self, file: SnapshotWriter, /) -> Snapshot:
         snapshot = self._store.publish(file)
         reader = file.open()
-        state = decode_snapshot(iter(lambda: reader.read(1 << 20), b""))
+        body = b"".join(iter(lambda: reader.read(1 << 20), b""))
         reader.close()
-        self._life.world.checks.same_digest(
-            self._life.name, snapshot.index, state_invariants.state_hash(state)
-        )
+        self._life.world.checks.same_snapshot(self._life.name, snapshot.index, body)
         self._life.machine.durable.snapshot_named(snapshot.index)
         self._life.world.trace.count("snapshot taken")
         return snapshot
@@ -143,17 +139,6 @@ class WatchedStorage(SteppedStorage):
         place = group[0].install.snapshot
         self.life.machine.durable.installing = (place.index, place.term)
         super()._write(group)
-
-
-class WatchedSnapshots(Snapshots):
-    """Tells the checks of what state a snapshot is taken."""
-
-    life: Life
-
-    def _start_taking(self, kept_entries: int) -> Any:
-        if not self.life.process.fenced:
-            self.life.world.checks.same_state(self.life)
-        return super()._start_taking(kept_entries)
 
 
 class SnapshotStream:
@@ -258,7 +243,7 @@ class Life:
             random_u64=lambda: machine.random.getrandbits(64),
             leader_reads=Reads(self),
         )
-        self.snapshots = WatchedSnapshots(
+        self.snapshots = Snapshots(
             WatchedFiles(self, directory.snapshots),
             SnapshotStream(self),
             self.applier,
@@ -267,7 +252,6 @@ class Life:
             self._elsewhere,
             chunk_bytes=plan.chunk_bytes,
         )
-        self.snapshots.life = self
         self.membership = Membership(self.node, self.members)
         self.roster = Roster(
             machine.name,

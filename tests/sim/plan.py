@@ -184,9 +184,9 @@ def _lean(plan: Plan, leaning: str) -> Plan:
             return replace(
                 plan,
                 faults=tuple(sorted({"members", "transfer", *(set(little) - {"damage"})})),
-                fault_s=20.0,
-                every_s=0.6,
-                snapshot_entries=random.choice((4, 12, 40)),
+                fault_s=12.0,
+                every_s=0.5,
+                snapshot_entries=random.choice((12, 40, 100)),
                 kept_entries=random.choice((0, 3)),
             )
         case _:
@@ -220,7 +220,7 @@ def _drawn(seed: int) -> Plan:
         max_uncommitted_bytes=random.choice((300, 3_000, 64 * 1024 * 1024, 64 * 1024 * 1024)),
         max_committed_bytes_per_ready=random.choice((1, 500, 256 * 1024, 256 * 1024)),
         segment_bytes=random.choice((4 * 1024, 16 * 1024, 64 * 1024)),
-        snapshot_entries=random.choice((4, 12, 40, 1 << 40)),
+        snapshot_entries=random.choice((8, 40, 100, 1 << 40)),
         kept_entries=random.choice((0, 0, 3, 20)),
         chunk_bytes=random.choice((300, 2_000, 256 * 1024)),
         lease_reads=random.random() < 0.25,
