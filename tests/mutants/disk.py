@@ -20,7 +20,11 @@ CRASH_TESTS = (
     "tests/storage/test_wal_damage.py",
     "tests/storage/test_directory.py",
 )
-SNAPSHOT_TESTS = ("tests/storage/test_compaction.py",)
+SNAPSHOT_TESTS = (
+    "tests/storage/test_compaction.py",
+    "tests/storage/test_compaction_guards.py",
+    "tests/storage/test_compaction_histories.py",
+)
 
 _ROLL = """        file, chain = self._maker.publish()
         self._file.pwrite(seal, self._offset)

@@ -248,6 +248,26 @@ MUTANTS = (
         tests=CHANGE_TESTS,
     ),
     Mutant(
+        "hear a store that was removed",
+        "a removed store is refused",
+        (Edit("raftd/services/identity.py", "if self._stores.is_removed(store_id):", "if False:"),),
+        checks=(TESTS,),
+        tests=("tests/services/test_identity.py",),
+    ),
+    Mutant(
+        "hear a stream of another cluster",
+        "a Raft message from the wrong log never reaches the core",
+        (
+            Edit(
+                "raftd/services/identity.py",
+                "if sender.cluster_id != local.cluster_id:",
+                "if False:",
+            ),
+        ),
+        checks=(TESTS,),
+        tests=("tests/services/test_identity.py",),
+    ),
+    Mutant(
         "take a chunk with a bad checksum",
         "a snapshot arrives as it was sent, or not at all",
         (

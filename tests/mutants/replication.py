@@ -59,7 +59,20 @@ MUTANTS = (
                 "log.commit_to(min(message.leader_commit, log.last_index))",
             ),
         ),
+        tests=("tests/raft/test_replication.py",),
         leaning="short reigns",
+    ),
+    Mutant(
+        "commit what an append says that does not fit",
+        "a follower commits only what the append has matched",
+        (
+            Edit(
+                FOLLOWER,
+                "    log = state.log\n    prev = message.prev_log_index\n",
+                "    log = state.log\n    prev = message.prev_log_index\n"
+                "    log.commit_to(min(message.leader_commit, log.last_index))\n",
+            ),
+        ),
     ),
     Mutant(
         "commit entries of any term",
@@ -201,6 +214,7 @@ MUTANTS = (
                 "        progress.acked_round = state.round\n",
             ),
         ),
+        tests=("tests/raft/test_reads.py",),
         leaning="lonely leaders",
     ),
     Mutant(

@@ -21,6 +21,7 @@ from raftd.node.leadership import Leadership
 from raftd.node.members import Members
 from raftd.node.membership import Membership
 from raftd.node.node import Node
+from raftd.node.ports import LeaderReads
 from raftd.node.sessions import Sessions
 from raftd.node.snapshots import Intake, Policy, Snapshots
 from raftd.raft.messages import InstallSnapshot, Message
@@ -63,6 +64,8 @@ class Wire:
 
     members: dict[int, Member] = field(default_factory=dict)
     cut: set[tuple[int, int]] = field(default_factory=set)
+    reads: dict[int, LeaderReads] = field(default_factory=dict)
+    """By asker: another way to the leader's read index than this wire."""
     streams: Streams = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,6 +105,8 @@ class WireReads:
 
     async def read_index(self, leader: int, timeout_s: float) -> int:
         """See ``LeaderReads``."""
+        if self._asker in self._wire.reads:
+            return await self._wire.reads[self._asker].read_index(leader, timeout_s)
         member = self._wire.members.get(leader)
         if member is None or {(self._asker, leader), (leader, self._asker)} & self._wire.cut:
             raise PeerUnreachable(f"store {leader} is out of reach")
@@ -119,6 +124,7 @@ class Member:
         voters: Sequence[int],
         tick_ms: int,
         policy: Policy,
+        lease_ms: int = 0,
     ) -> None:
         self.wire = wire
         self.files = files
@@ -141,15 +147,25 @@ class Member:
         self.storage = StorageThread(
             directory.log, self._on_durable, self.fatal.append, on_full=self._on_full, full_retry_s=0.01
         )
-        self.node = Node(
-            raw=RawNode(
-                Config(id=self.store_id, jitter=random.randrange, election_ticks=8, heartbeat_ticks=2),
-                configuration,
-                recovered.hard_state,
-                view,
-                applied=applied[0],
-                snapshot=newest,
+        self.lease_now_ms = 0
+        """What the core counts a leader's lease by: it stands still, so that no slow machine ends one."""
+        self.raw = RawNode(
+            Config(
+                id=self.store_id,
+                jitter=random.randrange,
+                election_ticks=8,
+                heartbeat_ticks=2,
+                lease_ms=lease_ms,
+                clock_ms=lambda: self.lease_now_ms,
             ),
+            configuration,
+            recovered.hard_state,
+            view,
+            applied=applied[0],
+            snapshot=newest,
+        )
+        self.node = Node(
+            raw=self.raw,
             storage=self.storage,
             view=view,
             peers=wire,
@@ -205,10 +221,13 @@ class Member:
 class Cluster:
     """Members that are made, stopped and started again; an async context manager."""
 
-    def __init__(self, size: int, *, tick_ms: int = TICK_MS, policy: Policy | None = None) -> None:
+    def __init__(
+        self, size: int, *, tick_ms: int = TICK_MS, policy: Policy | None = None, lease_ms: int = 0
+    ) -> None:
         self.wire = Wire()
         self.policy = policy or Policy()
         self.tick_ms = tick_ms
+        self.lease_ms = lease_ms
         self.voters = tuple(range(1, size + 1))
         genesis = Genesis(
             CLUSTER_ID, 1, tuple(GenesisMember(f"n{i}", i, f"127.0.0.1:{7000 + i}") for i in self.voters)
@@ -241,7 +260,13 @@ class Cluster:
         """A new life of a member."""
         voters = self.voters if store_id in self.voters else ()
         member = Member(
-            self.wire, self.directories[store_id], self.files[store_id], voters, self.tick_ms, self.policy
+            self.wire,
+            self.directories[store_id],
+            self.files[store_id],
+            voters,
+            self.tick_ms,
+            self.policy,
+            self.lease_ms,
         )
         member.start()
         return member

@@ -51,6 +51,27 @@ def test_a_read_that_meets_the_loss_of_leadership_in_one_turn_is_refused_and_the
     run(scenario())
 
 
+def test_a_read_by_a_lease_that_has_ended_meanwhile_is_confirmed_anew() -> None:
+    """A process can be stopped between the look at the lease and the look at the state, and another lead by then."""
+
+    async def scenario() -> None:
+        async with Cluster(3, lease_ms=50) as cluster:
+            leader = await cluster.leader()
+            await eventually(leader.raw.holds_lease, 10, "a lease")
+            held = []
+
+            def look() -> int:
+                held.append(leader.raw.holds_lease())
+                if len(held) == 1:
+                    leader.lease_now_ms += 60_000
+                return len(held)
+
+            assert await leader.node.read(look, timeout=10) == 2
+            assert held[0]
+
+    run(scenario())
+
+
 def test_a_proposal_that_meets_the_loss_of_leadership_in_one_turn_was_not_appended() -> None:
     async def scenario() -> None:
         async with Cluster(3) as cluster:

@@ -93,6 +93,7 @@ class Oracle:
             self._begin_behind(peer.id, ready.snapshot.index)
         self._extend(peer.id, ready.entries)
         self.look(peer)
+        self._stands_as_voter(peer)
         changes = self._changes[peer.id]
         assert len(changes) < 2 or peer.commit >= changes[-2], (
             f"OneChange: {peer.id} has changes at {changes} and has committed only {peer.commit}"
@@ -144,6 +145,7 @@ class Oracle:
         )
         self.seen["joint"] += bool(configuration.outgoing)
         self.look(peer)
+        self._stands_as_voter(peer)
 
     def on_transition(self, peer: Peer, transition: Transition) -> None:
         """Even a leader of one moment must hold everything committed, and nobody stands by an old configuration."""
@@ -155,6 +157,11 @@ class Oracle:
             assert not unapplied, (
                 f"StandsApplied: {peer.id} stands for election and has not applied {unapplied}"
             )
+
+    def _stands_as_voter(self, peer: Peer) -> None:
+        assert peer.role is Role.FOLLOWER or peer.configuration.is_voter(peer.id), (
+            f"StandsAsVoter: {peer.id} is a {peer.role} and does not vote in {peer.configuration}"
+        )
 
     def look(self, peer: Peer) -> None:
         """CommitMonotone, OneLeaderPerTerm, LeaderComplete, QuorumsMeet: what can be seen at any moment."""

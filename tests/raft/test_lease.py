@@ -73,6 +73,18 @@ def test_an_isolated_leader_loses_its_lease_before_another_can_be_elected() -> N
     assert cluster.leaders() in ([2], [3])
 
 
+def test_the_answers_of_less_than_a_quorum_renew_nothing() -> None:
+    cluster = Cluster(5, lease_ms=LEASE_MS)
+    cluster.tick(10)
+    cluster.elect(1)
+    cluster.tick(1)
+    assert cluster[1].raw.holds_lease()
+    cluster.isolate(1, 2)
+    cluster.tick(LEASE_MS)
+    assert cluster[1].role is Role.LEADER
+    assert not cluster[1].raw.holds_lease()
+
+
 def test_only_a_leader_holds_a_lease() -> None:
     cluster = leased()
     assert not cluster[2].raw.holds_lease()

@@ -75,6 +75,17 @@ def test_an_echo_of_an_earlier_round_does_not_confirm() -> None:
     assert b"after" in cluster[1].reads
 
 
+def test_a_late_echo_confirms_its_own_round_and_none_that_began_after_it() -> None:
+    cluster = Cluster(3).elect(1)
+    cluster.isolate(1)
+    for context in (b"before", b"after"):
+        cluster[1].raw.read_index(context)
+        cluster.oracle.read_asked(cluster[1], context)
+        cluster[1].work()
+    cluster[1].step(AppendEntriesReply(2, 1, 1, True, match_index=1, round=1, heartbeat=True))
+    assert cluster[1].reads == {b"before": 1}
+
+
 def test_a_lost_round_is_asked_again_by_the_next_heartbeat() -> None:
     cluster = Cluster(3).elect(1)
     cluster.is_lost = lambda message: True

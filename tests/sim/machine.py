@@ -243,6 +243,19 @@ class Life:
             random_u64=lambda: machine.random.getrandbits(64),
             leader_reads=Reads(self),
         )
+        self._make_membership(plan)
+        self.leadership = Leadership(self.applier, machine.clock, cluster_clock)
+        self.sessions = Sessions(
+            CLUSTER_ID, machine.name, self.node, self.leadership, lambda: self.state, machine.clock
+        )
+        self.leadership.bind(self.sessions)
+        self.history = History(plan.changes_kept)
+        self.applier.on_effects(self.history.on_effects)
+        self.applier.on_restored(lambda: self.history.restart(self.applier.last_applied))
+        self._make_executor(plan)
+
+    def _make_membership(self, plan: Plan) -> None:
+        machine, directory = self.machine, self.directory
         self.snapshots = Snapshots(
             WatchedFiles(self, directory.snapshots),
             SnapshotStream(self),
@@ -264,15 +277,6 @@ class Life:
         )
         self.applier.on_effects(self.roster.on_effects)
         self.applier.on_restored(self.roster.on_restored)
-        self.leadership = Leadership(self.applier, machine.clock, cluster_clock)
-        self.sessions = Sessions(
-            CLUSTER_ID, machine.name, self.node, self.leadership, lambda: self.state, machine.clock
-        )
-        self.leadership.bind(self.sessions)
-        self.history = History(plan.changes_kept)
-        self.applier.on_effects(self.history.on_effects)
-        self.applier.on_restored(lambda: self.history.restart(self.applier.last_applied))
-        self._make_executor(plan)
 
     def _make_executor(self, plan: Plan) -> None:
         machine = self.machine
