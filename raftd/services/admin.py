@@ -289,7 +289,9 @@ class AdminService(AdminServicer):
         context: Context,
         local: Callable[[], Awaitable[Response]],
     ) -> Response:
-        return await self._forwarder.leader_or_forward(SERVICE + method, request, context, local)
+        return await self._forwarder.leader_or_forward(
+            SERVICE + method, request, context, local, unknown_try="look at the members, and at who leads"
+        )
 
     @served
     async def SetFaults(self, request: pb.SetFaultsRequest, context: Context) -> pb.SetFaultsResponse:

@@ -26,9 +26,6 @@ from raftd.errors import (
     PeerUnreachable,
     RaftdError,
     ShuttingDown,
-    StoreRemoved,
-    Unavailable,
-    WrongIdentity,
 )
 from raftd.services.status import Context, leader_pair, remaining_s
 from raftd.transport.base import RemoteNode
@@ -106,6 +103,7 @@ class Forwarder:
         local: Callable[[], Awaitable[Response]],
         *,
         repeatable: bool = False,
+        unknown_try: str = "retry under the same request id",
     ) -> Response:
         """Answer a call here if this node leads, else have the leader answer it.
 
@@ -115,6 +113,7 @@ class Forwarder:
             context: of the call; its deadline holds for all of it.
             local: answers it on the leader.
             repeatable: it may be asked again even if it may have been answered already (reads).
+            unknown_try: what a caller should do who is told that the outcome is unknown.
 
         Raises:
             NotLeader: the call was forwarded to this node already, and it does not lead; carries the leader.
@@ -139,7 +138,12 @@ class Forwarder:
                 if leader is not None and forwarded:
                     raise _not_leader(self._caller.local.name, leader)
                 if leader is not None:
-                    return await self._forward(method, request, context, leader, repeatable)
+                    try:
+                        # What the method answers with is what ``local`` answers with: both serve the same rpc.
+                        return cast("Response", await self._forward(method, request, context, leader))
+                    except CallFailed as failed:
+                        self._judge(failed, leader, repeatable, unknown_try)
+                        raise
             except _TryAgainError as again:
                 failure = again.error
                 if forwarded:
@@ -177,27 +181,21 @@ class Forwarder:
         except (NotLeader, NoLeader) as error:
             raise _TryAgainError(error) from None
 
-    async def _forward(
-        self, method: str, request: Message, context: Context, leader: RemoteNode, repeatable: bool
-    ) -> Response:
+    async def _forward(self, method: str, request: Message, context: Context, leader: RemoteNode) -> Message:
         try:
             answer = await self._caller.unary(
                 leader, method, request.SerializeToString(), remaining_s(context)
             )
         except PeerUnreachable as error:
             raise _TryAgainError(error) from None
-        except CallFailed as failed:
-            self._judge(failed, leader, repeatable)
-            raise
         # The next call of this client can go straight to the leader.
         context.set_trailing_metadata((leader_pair(leader),))
-        # What the method answers with is what ``local`` answers with: both serve the same rpc.
-        return cast("Response", _response_type(method).FromString(answer))
+        return _response_type(method).FromString(answer)
 
-    def _judge(self, failed: CallFailed, leader: RemoteNode, repeatable: bool) -> None:
+    def _judge(self, failed: CallFailed, leader: RemoteNode, repeatable: bool, unknown_try: str) -> None:
         """Return where the failure is the leader's own answer; raise what it means where it is not."""
         if failed.refused_us:
-            raise self._refused(leader.name, failed.details) from None
+            raise failed.error_here(self._caller.local.name, leader.name) from None
         code = dict(failed.trailing).get(ERROR_KEY)
         if code in NOTHING_HAPPENED:
             raise _TryAgainError(failed.error()) from None
@@ -207,7 +205,7 @@ class Forwarder:
         if lost:
             raise OutcomeUnknown(
                 f"the leader {leader.name} was lost before it answered: {failed.details}",
-                try_="retry under the same request id",
+                try_=unknown_try,
             ) from None
 
     async def read_here(self, context: Context, read: Callable[[float], Awaitable[Response]]) -> Response:
@@ -226,18 +224,29 @@ class Forwarder:
         give_up = loop.time() + min(remaining_s(context), LEADER_WAIT_S)
         while True:
             try:
-                return await read(remaining_s(context))
-            except (StoreRemoved, WrongIdentity) as error:
-                raise self._refused("the leader", error.message) from None
+                return await self._read_under_one_leader(read, remaining_s(context))
             except (NoLeader, NotLeader, PeerUnreachable, ShuttingDown):
                 if was_forwarded(context) or (pause := min(RETRY_PAUSE_S, give_up - loop.time())) <= 0:
                     raise
             await self._leader_changed(pause)
 
-    def _refused(self, leader: str, reason: str) -> Unavailable:
-        """It is this node that does not belong, not what its client asks: another node can answer that."""
-        local = self._caller.local.name
-        return Unavailable(f"{leader} takes no calls from {local}: {reason}", try_="ask another node")
+    async def _read_under_one_leader(
+        self, read: Callable[[float], Awaitable[Response]], timeout_s: float
+    ) -> Response:
+        """A leader that was asked for an index and stands still would be waited for until the caller gives up, though
+        another leads by now: the read is given up when that is known, and may be tried again."""
+        if self._node.leads:
+            return await read(timeout_s)
+        changed = asyncio.ensure_future(self._node.leader_changed())
+        reading = asyncio.ensure_future(read(timeout_s))
+        try:
+            await asyncio.wait((changed, reading), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+        finally:
+            changed.cancel()
+            reading.cancel()
+        raise NotLeader("the leader changed before it confirmed the read", try_="try again")
 
     async def _leader_changed(self, timeout_s: float) -> None:
         try:

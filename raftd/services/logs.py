@@ -11,7 +11,7 @@ from typing import Protocol
 import grpc
 
 from raftd.codec.attach import parse_id, task_name
-from raftd.errors import LogsGone, NoLeader, PeerUnreachable, TaskNotFound
+from raftd.errors import LogsGone, PeerUnreachable, TaskNotFound
 from raftd.node.members import Members
 from raftd.node.node import Node
 from raftd.pb import scheduler_pb2 as pb
@@ -76,7 +76,7 @@ class LogsReader:
 
     Args:
         name: of this node.
-        node: the loop, for a fresh view where this node leads.
+        node: the loop, for a fresh view.
         state: the applied state.
         members: where other nodes are.
         output: opens what this node keeps.
@@ -106,6 +106,7 @@ class LogsReader:
             TaskNotFound: there is no such task.
             LogsGone: it has no such attempt, or its output is not kept.
             PeerUnreachable: the node that keeps it cannot be reached.
+            RaftdError: as ``Node.read``, where this node must ask for a fresh view.
         """
         task_id = parse_id(request.task_id, "t")
         node, number = await self._place(task_id, request.attempt, context)
@@ -138,15 +139,16 @@ class LogsReader:
             raise
 
     async def _place(self, task_id: int, number: int, context: Context) -> tuple[str, int]:
-        """Where and which attempt; a follower that has not applied it yet asks the leader."""
+        """Where and which attempt; one that is not applied here yet is waited for."""
         attempt = self._attempt(task_id, number)
-        if attempt is None and not self._node.leads:
-            return await self._ask_leader(task_id, number, context)
         if attempt is None:
-            if self._state().tasks.get(task_id) is None:
-                raise TaskNotFound(f"there is no task {task_name(task_id)}", try_="raftctl task list")
-            raise LogsGone(f"{task_name(task_id)} has no attempt {number or 'yet'}")
-        return attempt.node, attempt.number
+            await self._node.read_barrier(timeout=min(remaining_s(context), LOOKUP_TIMEOUT_S))
+            attempt = self._attempt(task_id, number)
+        if attempt is not None:
+            return attempt.node, attempt.number
+        if self._state().tasks.get(task_id) is None:
+            raise TaskNotFound(f"there is no task {task_name(task_id)}", try_="raftctl task list")
+        raise LogsGone(f"{task_name(task_id)} has no attempt {number or 'yet'}")
 
     def _attempt(self, task_id: int, number: int) -> Attempt | None:
         task = self._state().tasks.get(task_id)
@@ -154,20 +156,3 @@ class LogsReader:
             return None
         wanted = [attempt for attempt in task.attempts if number in (0, attempt.number)]
         return wanted[-1] if wanted else None
-
-    async def _ask_leader(self, task_id: int, number: int, context: Context) -> tuple[str, int]:
-        leader = self._members.by_store_id(self._node.leader)
-        if leader is None:
-            raise NoLeader("no leader is known to this node")
-        answer = await self._caller.unary(
-            RemoteNode(leader.name, leader.store_id, leader.address),
-            "/raftd.v1.Scheduler/Get",
-            pb.GetRequest(task_id=task_name(task_id)).SerializeToString(),
-            min(remaining_s(context), LOOKUP_TIMEOUT_S),
-        )
-        attempts = [
-            one for one in pb.GetResponse.FromString(answer).task.attempts if number in (0, one.number)
-        ]
-        if not attempts:
-            raise LogsGone(f"{task_name(task_id)} has no attempt {number or 'yet'}")
-        return attempts[-1].node, attempts[-1].number

@@ -19,6 +19,7 @@ from raftd.errors import (
     PayloadTooLarge,
     PeerUnreachable,
     RaftdError,
+    Unavailable,
     UnknownFormat,
     from_code,
 )
@@ -78,6 +79,15 @@ class CallFailed(Exception):
     def refused_us(self) -> bool:
         """Whether the other node takes no calls of this node at all."""
         return any(key == PEER_REFUSED_KEY for key, _ in self.trailing)
+
+    def error_here(self, local: str, asked: str) -> RaftdError:
+        """The same for a client of this node: where it is this node that does not belong, not what the client asks,
+        another node can answer the client."""
+        if self.refused_us:
+            return Unavailable(
+                f"{asked} takes no calls from {local}: {self.details}", try_="ask another node"
+            )
+        return self.error()
 
     def error(self) -> RaftdError:
         """The typed error that the other node meant."""

@@ -33,6 +33,7 @@ class PeerReads:
 
         Raises:
             PeerUnreachable: it is not reached.
+            Unavailable: it takes no calls from this node.
             RaftdError: it does not lead, or no quorum confirms it in time.
         """
         remote = self._remote(leader)
@@ -42,5 +43,5 @@ class PeerReads:
         try:
             answer = await self._caller.unary(remote, METHOD, request, timeout_s)
         except CallFailed as failed:
-            raise failed.error() from None
+            raise failed.error_here(self._caller.local.name, remote.name) from None
         return pb.ReadIndexResponse.FromString(answer).index

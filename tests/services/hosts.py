@@ -117,8 +117,13 @@ class FakeScheduler(SchedulerServicer):
     async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
         return pb.CancelResponse()
 
+    @served
     async def Get(self, request: pb.GetRequest, context: Context) -> pb.GetResponse:
-        return pb.GetResponse()
+        async def read(_: float) -> pb.GetResponse:
+            await self._answer(context)
+            return pb.GetResponse(read=pb.ReadInfo(answered_by=self._name))
+
+        return await self._forwarder.read_here(context, read)
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         return pb.GetJobResponse()
@@ -267,6 +272,7 @@ def make_host(
     listen: str = "127.0.0.1:0",
     consensus: ConsensusServicer | None = None,
     admin: AdminServicer | None = None,
+    make_admin: Callable[[Forwarder], AdminServicer] | None = None,
     scheduler: type[FakeScheduler] = FakeScheduler,
     blobs: Callable[[LocalNode, Forwarder, Caller, dict[int, RemoteNode]], BlobsServicer] | None = None,
 ) -> Host:
@@ -282,6 +288,8 @@ def make_host(
     fake_blobs = FakeBlobs()
     served_blobs = fake_blobs if blobs is None else blobs(local, forwarder, caller, others)
     stores = FakeStores()
+    if make_admin is not None:
+        admin = make_admin(forwarder)
     services = Services(
         served_scheduler, admin or FakeAdmin(), consensus or FakeConsensus(), served_blobs, stores
     )

@@ -1,4 +1,5 @@
-"""The real Scheduler service over the in-memory cluster's real loops: network, disk and executors are stand-ins."""
+"""The real Scheduler service over the in-memory cluster's real loops: network, disk and executors are stand-ins, but
+followers ask for read indices over gRPC."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from raftd.errors import InvalidArguments, LogsGone
 from raftd.node.members import Members
 from raftd.pb.scheduler_pb2_grpc import SchedulerStub
 from raftd.services.cluster_view import ClusterView
+from raftd.services.consensus import ConsensusService
 from raftd.services.forwarding import Forwarder
 from raftd.services.logs import KeptOutput, LogsReader
 from raftd.services.scheduler import SchedulerService
@@ -18,8 +20,9 @@ from raftd.services.server import ServerHost, Services
 from raftd.transport.base import LocalNode, RemoteNode
 from raftd.transport.caller import Caller
 from raftd.transport.faults import FaultTable
+from raftd.transport.reads import PeerReads
 from tests.node.cluster import CLUSTER_ID, Cluster, Member
-from tests.services.hosts import FakeAdmin, FakeBlobs, FakeConsensus, FakeStores, channel_to
+from tests.services.hosts import FakeAdmin, FakeBlobs, FakeStores, channel_to
 
 PATIENCE_MS = 1_000
 
@@ -31,6 +34,7 @@ class ServedMember:
     member: Member
     server: ServerHost
     caller: Caller
+    faults: FaultTable
     stub: SchedulerStub
 
     @property
@@ -102,13 +106,23 @@ class ServedCluster:
             clock=clock,
             leader_name=lambda: members.name(member.node.leader),
         )
-        services = Services(scheduler, FakeAdmin(), FakeConsensus(), FakeBlobs(), FakeStores())
+        self.cluster.wire.reads[member.store_id] = PeerReads(caller, remote)
+        consensus = ConsensusService(
+            local=local,
+            stores=FakeStores(),
+            faults=faults,
+            deliver=member.node.deliver,
+            learn=lambda _: None,
+            snapshots=member.snapshots,
+            reads=member.node,
+        )
+        services = Services(scheduler, FakeAdmin(), consensus, FakeBlobs(), FakeStores())
         server = ServerHost("127.0.0.1:0", local, faults, member.node, services)
         await server.start()
         stack.push_async_callback(server.stop, 0)
         stack.push_async_callback(caller.close)
         channel = await stack.enter_async_context(channel_to(f"127.0.0.1:{server.port}"))
-        self.served[member.store_id] = ServedMember(member, server, caller, SchedulerStub(channel))
+        self.served[member.store_id] = ServedMember(member, server, caller, faults, SchedulerStub(channel))
 
 
 @asynccontextmanager

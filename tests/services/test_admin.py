@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from raftd.errors import NodeNotFound
 from raftd.node.members import Members
@@ -19,9 +21,9 @@ from raftd.scheduler.state import State
 from raftd.services.admin import AdminService
 from raftd.services.forwarding import Forwarder
 from raftd.transport.base import LocalNode
-from raftd.transport.caller import Caller
+from raftd.transport.caller import FORWARDED_KEY, Caller
 from raftd.transport.faults import FaultTable
-from tests.services.hosts import CLUSTER, FakeNode, channel_to, failure_of, make_host, run, serving
+from tests.services.hosts import CLUSTER, FakeNode, Host, channel_to, failure_of, make_host, run, serving
 
 LOCAL = LocalNode(CLUSTER, 1, "n1", "")
 STATUS = Status(
@@ -65,6 +67,9 @@ class Control:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
+        self.facts = Facts()
+        self.fault_injection = True
+        self.snapshots_count = 0
 
     async def add(
         self, name: str, store_id: int, address: str, *, learner: bool, replaces: str, timeout: float
@@ -87,36 +92,39 @@ class Control:
         return "n2", 8
 
     async def take_snapshot(self) -> Snapshot:
+        self.snapshots_count += 1
         return Snapshot(19, 7, Configuration((1, 2, 3)), 4096)
+
+
+def admin_of(path: Path, local: LocalNode, control: Control, forwarder: Forwarder) -> AdminService:
+    """The real service of one of three nodes."""
+    state = State()
+    state.members = tuple(
+        MemberRecord(f"n{number}", number, f"h:{number}", Standing.VOTER) for number in (1, 2, 3)
+    )
+    return AdminService(
+        local=local,
+        incarnation=4,
+        address="h:1",
+        started_at_ms=1_700_000_000_000,
+        members=Members(lambda: state),
+        facts=control.facts,
+        faults=FaultTable(local.name, path / f"cuts-{local.name}.json", control.fault_injection),
+        control=control,
+        snapshots=control,
+        forwarder=forwarder,
+    )
 
 
 def service(
     path: Path, *, enabled: bool = True, control: Control | None = None, leads: bool = True
 ) -> tuple[AdminService, Facts]:
     control = control or Control()
-    faults = FaultTable("n1", path / "cuts.json", enabled)
+    control.fault_injection = enabled
     node = FakeNode()
     node.follow(1, leads=leads)
-    state = State()
-    state.members = tuple(
-        MemberRecord(f"n{number}", number, f"h:{number}", Standing.VOTER) for number in (1, 2, 3)
-    )
-    facts = Facts()
-    return (
-        AdminService(
-            local=LOCAL,
-            incarnation=4,
-            address="h:1",
-            started_at_ms=1_700_000_000_000,
-            members=Members(lambda: state),
-            facts=facts,
-            faults=faults,
-            control=control,
-            snapshots=control,
-            forwarder=Forwarder(node, lambda _: None, Caller(LOCAL, faults)),
-        ),
-        facts,
-    )
+    caller = Caller(LOCAL, FaultTable("n1", path / "caller-cuts.json", enabled))
+    return admin_of(path, LOCAL, control, Forwarder(node, lambda _: None, caller)), control.facts
 
 
 def test_a_node_tells_who_it_is_and_what_its_core_knows(tmp_path: Path) -> None:
@@ -265,5 +273,88 @@ def test_changes_are_handed_to_the_leader_with_what_was_asked(tmp_path: Path) ->
             ):
                 code, _ = await failure_of(stub.AddMember(wrong))
                 assert code is grpc.StatusCode.INVALID_ARGUMENT
+
+    run(scenario())
+
+
+CHANGES: dict[str, Callable[[Any], Awaitable[object]]] = {
+    "add": lambda stub: stub.AddMember(
+        pb.AddMemberRequest(name="n6", store_id="00000000000000ff", address="h:6"), timeout=20
+    ),
+    "promote": lambda stub: stub.PromoteMember(pb.PromoteMemberRequest(name="n6"), timeout=20),
+    "remove": lambda stub: stub.RemoveMember(pb.RemoveMemberRequest(name="n3"), timeout=20),
+    "transfer": lambda stub: stub.TransferLeadership(pb.TransferLeadershipRequest(target="n2"), timeout=20),
+}
+
+
+def a_leader_and_a_follower(path: Path) -> tuple[Host, Control, Host, Control]:
+    controls = Control(), Control()
+
+    def made(number: int, control: Control) -> Host:
+        local = LocalNode(CLUSTER, number, f"n{number}", "")
+        return make_host(path, number, make_admin=lambda forwarder: admin_of(path, local, control, forwarder))
+
+    leader, follower = made(1, controls[0]), made(2, controls[1])
+    leader.node.follow(1, leads=True)
+    follower.node.follow(1)
+    return leader, controls[0], follower, controls[1]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_follower_has_the_leader_make_a_change_once(tmp_path: Path, change: str) -> None:
+    async def scenario() -> None:
+        leader, on_leader, follower, on_follower = a_leader_and_a_follower(tmp_path)
+        async with serving(leader, follower), channel_to(follower.address) as channel:
+            assert await CHANGES[change](AdminStub(channel))
+            assert [asked[0] for asked in on_leader.asked] == [change]
+            assert not on_follower.asked
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_whose_answer_is_lost_is_not_made_again(tmp_path: Path, change: str) -> None:
+    async def scenario() -> None:
+        leader, on_leader, follower, _ = a_leader_and_a_follower(tmp_path)
+        async with serving(leader, follower), channel_to(follower.address) as channel:
+            leader.faults.change([("n1", "n2")], [], heal=False)
+            code, trailing = await failure_of(CHANGES[change](AdminStub(channel)))
+            assert (code, trailing["raftd-error"]) == (grpc.StatusCode.ABORTED, "outcome_unknown")
+            assert "request id" not in trailing["raftd-try"], "a change has none"
+            assert [asked[0] for asked in on_leader.asked] == [change]
+
+    run(scenario())
+
+
+def test_a_change_is_passed_on_by_one_hop_only(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        leader, on_leader, follower, _ = a_leader_and_a_follower(tmp_path)
+        async with serving(leader, follower), channel_to(follower.address) as channel:
+            asked = AdminStub(channel).RemoveMember(
+                pb.RemoveMemberRequest(name="n3"), metadata=((FORWARDED_KEY, "n3"),), timeout=20
+            )
+            assert (await failure_of(asked))[1]["raftd-error"] == "not_leader"
+            assert not on_leader.asked
+
+    run(scenario())
+
+
+def test_the_leaders_refusal_of_a_change_reaches_who_asked_a_follower(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        leader, _, follower, _ = a_leader_and_a_follower(tmp_path)
+        async with serving(leader, follower), channel_to(follower.address) as channel:
+            asked = AdminStub(channel).RemoveMember(pb.RemoveMemberRequest(name="n9"), timeout=20)
+            code, trailing = await failure_of(asked)
+            assert (code, trailing["raftd-error"]) == (grpc.StatusCode.NOT_FOUND, "node_not_found")
+
+    run(scenario())
+
+
+def test_a_snapshot_is_taken_where_it_is_asked_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        leader, on_leader, follower, on_follower = a_leader_and_a_follower(tmp_path)
+        async with serving(leader, follower), channel_to(follower.address) as channel:
+            await AdminStub(channel).TakeSnapshot(pb.TakeSnapshotRequest(), timeout=20)
+            assert (on_leader.snapshots_count, on_follower.snapshots_count) == (0, 1)
 
     run(scenario())

@@ -204,3 +204,51 @@ def test_a_leader_that_loses_leadership_before_it_appends_finds_the_next(tmp_pat
             assert answer.replies[0].request_id == "n2"
 
     run(scenario())
+
+
+# --- reads that any node answers ----------------------------------------------------------------------------------
+
+
+def test_a_read_that_waits_for_a_leader_that_stands_still_goes_on_with_the_next(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        n2 = make_host(tmp_path, 2)
+        async with serving(n2), channel_to(n2.address) as channel:
+            n2.node.follow(1)
+            n2.scheduler.hold.clear()
+            call = asyncio.ensure_future(SchedulerStub(channel).Get(pb.GetRequest(), timeout=30))
+            await eventually(lambda: n2.scheduler.remaining_s, 10, "it asks the leader")
+            n2.scheduler.remaining_s = 0.0
+            n2.node.follow(3)
+            await eventually(lambda: n2.scheduler.remaining_s, 10, "it asks the next one")
+            n2.scheduler.hold.set()
+            assert (await call).read.answered_by == "n2"
+            assert n2.scheduler.answered == 1, "the first try was given up"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [errors.NotLeader("no"), errors.NoLeader("no"), errors.PeerUnreachable("no"), errors.ShuttingDown("no")],
+)
+def test_a_read_that_nobody_confirms_is_tried_again_here(tmp_path: Path, error: errors.RaftdError) -> None:
+    async def scenario() -> None:
+        n1, n2, _ = three(tmp_path)
+        async with serving(n1, n2), channel_to(n2.address) as channel:
+            lead(n1, n2)
+            n2.scheduler.fail = once(error)
+            assert (await SchedulerStub(channel).Get(pb.GetRequest(), timeout=30)).read.answered_by == "n2"
+            assert n1.scheduler.answered == 0, "it is never forwarded"
+
+    run(scenario())
+
+
+def test_a_read_without_a_leader_says_so_and_is_not_answered_from_what_is_here(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        n2 = make_host(tmp_path, 2)
+        async with serving(n2), channel_to(n2.address) as channel:
+            n2.scheduler.fail = lambda: errors.NoLeader("nobody leads")
+            code, trailing = await failure_of(SchedulerStub(channel).Get(pb.GetRequest(), timeout=0.5))
+            assert (code, trailing["raftd-error"]) == (Code.UNAVAILABLE, "no_leader")
+
+    run(scenario())

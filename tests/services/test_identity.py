@@ -10,12 +10,13 @@ import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 
-from raftd.errors import StoreRemoved, WrongIdentity
+from raftd.errors import StoreRemoved, Unavailable, WrongIdentity
 from raftd.pb import admin_pb2, blobs_pb2, consensus_pb2, scheduler_pb2
 from raftd.pb.consensus_pb2_grpc import ConsensusStub
 from raftd.pb.scheduler_pb2_grpc import SchedulerStub
 from raftd.services.consensus import ConsensusService
 from raftd.transport.base import Metadata
+from raftd.transport.reads import PeerReads
 from tests.services.hosts import FakeStores, channel_to, failure_of, make_host, run, serving
 from tests.services.test_server import peer_metadata
 from tests.transport.streams import Receiver
@@ -124,5 +125,8 @@ def test_a_client_of_a_removed_node_is_sent_to_another_and_not_told_that_it_was_
                 code, trailing = await failure_of(asked)
                 assert (code, trailing["raftd-error"]) == (Code.UNAVAILABLE, "unavailable")
             assert n1.scheduler.answered == 0
+            with pytest.raises(Unavailable, match="n1 takes no calls from n2") as caught:
+                await PeerReads(n2.caller, n2.others.get).read_index(1, 20.0)
+            assert type(caught.value) is Unavailable
 
     run(scenario())
