@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,44 @@ from pathlib import Path
 from raftctl import ArrayRange, AsyncClient, Submission
 
 RAFTCTL = str(Path(sys.executable).parent / "raftctl")
+KILLS = 50
+ENTRIES = 1_000_000
+GROWTH = """
+import asyncio, json, sys, time
+from pathlib import Path
+from raftd.config import Config
+from raftd.founding import found
+from raftd.node import proposals
+from raftd.scheduler.commands import Cancel
+from raftd.storage.directory import DataDirectory
+from raftd.wiring import Server
+
+proposals.MAX_BATCH_COMMANDS = 1  # each command is an entry of its own
+page = __import__("os").sysconf("SC_PAGE_SIZE")
+rss = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * page / 2**20
+
+def end(error):
+    raise SystemExit(f"the node ended: {error}")
+
+async def main(directory, listen, entries):
+    found(Path(directory), "n1", "c1", [f"n1=1@{listen}"], 16 << 20)
+    server = Server(Config(Path(directory), listen=listen), DataDirectory.open(directory), end)
+    await server.start()
+    while not server.node.leads:
+        await server.node.leader_changed()
+    began, first, most = time.monotonic(), rss(), 0.0
+    while (last := server.node.status().last_index) < entries:
+        await asyncio.gather(*(server.node.propose([Cancel(task_id=10**9)], timeout=60) for _ in range(2000)))
+        most = max(most, rss())
+    took = time.monotonic() - began
+    status = server.node.status()
+    log = sum(file.stat().st_size for file in Path(directory, "log").iterdir()) / 2**20
+    print(json.dumps([first, most, rss(), took, status.last_index, status.first_index, log]))
+    await server.stop()
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+"""
+"""One voter in a process of its own, as raftd wires it, which writes entries as fast as its disk takes them."""
 FRAME = ("--width", "400", "--height", "225", "--tiles", "8x8", "--samples", "256")
 
 
@@ -61,6 +100,12 @@ def spread(values: list[float], unit: str) -> str:
     """Median and range."""
     ordered = sorted(values)
     return f"{statistics.median(ordered):.1f} {unit} ({ordered[0]:.1f} to {ordered[-1]:.1f})"
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """The smallest value that so many percent of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -156,8 +201,9 @@ def failover() -> None:
         return times
 
     with cluster(5):
-        times = asyncio.run(measure(20))
-    figure("SIGKILL of the leader to the next ack", spread(times, "ms"), "20 kills, 5 nodes")
+        times = asyncio.run(measure(KILLS))
+    figure("SIGKILL of the leader to the next ack", spread(times, "ms"), f"{KILLS} kills, 5 nodes")
+    figure("the same, p99", f"{percentile(times, 99):.1f} ms", "the same kills")
 
 
 def idle() -> None:
@@ -186,6 +232,22 @@ def memory_mib(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def growth() -> None:
+    """Memory and log of a node after 1,000,000 entries, with compaction as it is by default."""
+    with tempfile.TemporaryDirectory() as scratch, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        listen = f"127.0.0.1:{probe.getsockname()[1]}"
+        probe.close()
+        child = (sys.executable, "-c", GROWTH, f"{scratch}/data", listen, str(ENTRIES))
+        ran = subprocess.run(child, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        sys.exit(f"growth: exit {ran.returncode}\n{ran.stderr}")
+    first, most, last, took, last_index, first_index, log = json.loads(ran.stdout)
+    how = f"1 node, {last_index} entries in {took:.0f} s"
+    figure("memory of a node (RSS) before, most, after", f"{first:.0f}, {most:.0f}, {last:.0f} MiB", how)
+    figure("its log on the disk", f"{log:.0f} MiB", f"entries {first_index} to {last_index}")
+
+
 def render() -> None:
     """One frame on the cluster, against as many processes that do nothing else."""
     cores = os.cpu_count() or 1
@@ -202,7 +264,7 @@ def render() -> None:
 
 
 MEASUREMENTS: dict[str, Callable[[], None]] = {
-    one.__name__: one for one in (up, submit, noop, failover, idle, render)
+    one.__name__: one for one in (up, submit, noop, failover, idle, growth, render)
 }
 
 
