@@ -222,7 +222,7 @@ def _drawn(seed: int) -> Plan:
         segment_bytes=random.choice((4 * 1024, 16 * 1024, 64 * 1024)),
         snapshot_entries=random.choice((8, 40, 100, 1 << 40)),
         kept_entries=random.choice((0, 0, 3, 20)),
-        chunk_bytes=random.choice((300, 2_000, 256 * 1024)),
+        chunk_bytes=random.choice((4_000, 20_000, 256 * 1024)),
         lease_reads=random.random() < 0.25,
         settings=Settings(
             lease_ms=random.choice((1_500, 3_000, 6_000)),
