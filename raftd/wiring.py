@@ -107,6 +107,7 @@ class Server:
     def __init__(self, config: Config, directory: DataDirectory, fatal: Fatal) -> None:
         self._config = config
         self._directory = directory
+        self._fatal = fatal
         identity = directory.identity
         self._start = start = start_of(directory)
         self._started = AsyncExitStack()
@@ -128,8 +129,7 @@ class Server:
         self._members = Members(self._state)
         self._trace = self._make_trace()
         applier = Applier(self._machine, self._cluster_clock, start.applied)
-        recovered = directory.recovered
-        view = LogStore(recovered.entries, base_index=recovered.base_index, base_term=recovered.base_term)
+        view = _log_in_memory(directory, config.kept_entries)
         self._storage = StorageThread(directory.log, self._on_durable, fatal, on_full=self._on_full)
         self.node = Node(
             raw=self._core(view, start),
@@ -191,7 +191,9 @@ class Server:
             started.push_async_callback(self.snapshots.close)
             self.node.start(self._leadership, self.snapshots)
             for work in (self._roster.run(), self.membership.run()):
-                started.push_async_callback(_cancel, asyncio.create_task(work))
+                task = asyncio.create_task(work)
+                task.add_done_callback(self._on_ended)
+                started.push_async_callback(_cancel, task)
             started.push_async_callback(self._host.stop, SERVER_GRACE_S)
             await self._host.start()
             started.push_async_callback(self._hand_over)
@@ -229,6 +231,10 @@ class Server:
     def slots_ready(self) -> bool:
         """Every slot process is warm, and the executor is attached to a leader."""
         return bool(self._executor.attached_to) and self._executor.slots_ready == self._config.slots
+
+    def _on_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fatal(error)
 
     async def _hand_over(self) -> None:
         # After the executor has stopped: what it ran is recorded while this node still leads.
@@ -411,6 +417,15 @@ class Server:
 
     async def _next_incarnation(self) -> int:
         return await asyncio.to_thread(self._directory.next_incarnation)
+
+
+def _log_in_memory(directory: DataDirectory, kept_entries: int) -> LogStore:
+    """The log as the core reads it, without what segments still hold that were not purged as a whole."""
+    recovered, snapshot = directory.recovered, directory.snapshots.newest
+    view = LogStore(recovered.entries, base_index=recovered.base_index, base_term=recovered.base_term)
+    if snapshot is not None and snapshot.index - kept_entries >= view.first_index:
+        view.compact(snapshot.index - kept_entries)
+    return view
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

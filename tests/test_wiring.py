@@ -232,6 +232,32 @@ def test_a_node_joins_over_the_wire_votes_executes_takes_over_and_is_removed(
     run(scenario())
 
 
+def test_a_compacted_log_is_not_taken_into_memory_again(tmp_path: Path) -> None:
+    """Its segment is purged only as a whole, and holds the old entries still."""
+
+    async def scenario() -> None:
+        config = founded(tmp_path, 1, snapshot_entries=20, kept_entries=0)
+        async with running(config) as (server, stub):
+            await eventually(lambda: server.slots_ready, 30, "its slot")
+            for _ in range(30):
+                await stub.Submit(pb.SubmitRequest(submissions=[pb.Submission(kind="noop")]), timeout=20)
+            await eventually(lambda: server.node.status().first_index > 1, 30, "a compacted log")
+            await server.snapshots.take_snapshot()
+        assert opened_once(config) == 1, "on the disk nothing is gone yet"
+        async with running(config) as (server, _):
+            assert server.node.status().first_index > 20
+
+    run(scenario())
+
+
+def opened_once(config: Config) -> int:
+    """Where the log on the disk begins."""
+    directory = opened(config)
+    directory.log.close()
+    directory.close()
+    return directory.recovered.base_index + 1
+
+
 def test_an_old_copy_of_a_data_directory_does_not_go_on(tmp_path: Path) -> None:
     async def scenario() -> None:
         config = founded(tmp_path, 1)
