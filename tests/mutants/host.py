@@ -78,7 +78,7 @@ MUTANTS = (
         "a leader serves when the entry of its own term is applied here",
         (Edit("raftd/node/tenure.py", "            and applied_term == term\n", ""),),
         checks=WHERE,
-        tests=LOOP_TESTS,
+        tests=("tests/node/test_books.py",),
     ),
     Mutant(
         "take another leader's entry for one's own",
@@ -245,7 +245,7 @@ MUTANTS = (
             ),
         ),
         checks=(TESTS,),
-        tests=CHANGE_TESTS,
+        tests=("tests/node/test_membership.py",),
     ),
     Mutant(
         "hear a store that was removed",

@@ -12,7 +12,9 @@ from raftd.node.leaders import Leaders
 from raftd.node.members import Members
 from raftd.node.proposals import MAX_BATCH_BYTES, MAX_BATCH_COMMANDS, Proposal, Proposals
 from raftd.node.reads import Reads
+from raftd.node.tenure import Tenure
 from raftd.raft.ready import ReadState
+from raftd.raft.types import Role, SoftState
 from raftd.scheduler.commands import Cancel
 from raftd.scheduler.effects import NodeChange, NodeChanged, SlotFreed
 from raftd.scheduler.model import (
@@ -225,6 +227,43 @@ def a_node(name: str, store_id: int, address: str) -> Node:
     return Node(
         name, store_id, 1, NodeRole.VOTER, (), ("noop",), address, Health.UP, Eligibility.READY, (None,), 5
     )
+
+
+class CountedReigns:
+    """What a node does while it leads: nothing, but it counts."""
+
+    def __init__(self) -> None:
+        self.terms: list[int] = []
+        self.ended = 0
+
+    def begin(self, term: int) -> None:
+        self.terms.append(term)
+
+    def end(self) -> None:
+        self.ended += 1
+
+    def plan(self, now_ms: int) -> tuple[()]:
+        return ()
+
+    def planned(self, commands: object, error: object) -> None: ...
+
+    def stalled(self, stall_ms: int) -> None: ...
+
+
+def test_a_leader_serves_from_when_the_entry_of_its_own_term_is_applied_until_it_leads_no_more() -> None:
+    reigns = CountedReigns()
+    tenure = Tenure(1)
+    tenure.leading = reigns
+    assert not tenure.become(SoftState(Role.LEADER, 1))
+    serves = []
+    for applied_term in (3, 4, 4):
+        tenure.settle(4, applied_term)
+        serves.append(tenure.serves)
+    assert tenure.become(SoftState(Role.FOLLOWER, 2))
+    tenure.settle(5, applied_term=5)
+    serves.append(tenure.serves)
+    assert serves == [False, True, True, False]
+    assert (reigns.terms, reigns.ended) == ([4], 1)
 
 
 def test_members_are_found_where_they_last_registered() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import itertools
 import os
 from pathlib import Path
 
@@ -56,6 +57,30 @@ def test_a_segment_without_a_record_keeps_the_one_before_it_that_has_the_hard_st
     disk.power_off()
     assert reopen(disk)[1].hard_state == HardState(2, 7, 2)
     assert len([name for name in disk.listdir("/log") if name.endswith(".wal")]) == 1
+
+
+def test_what_a_snapshot_replaces_goes_only_when_the_record_that_replaces_it_is_durable() -> None:
+    """The last segment has no record, so the vote is only in the one before it: a crash must not lose both."""
+    done = False
+    for number in itertools.count():
+        disk = SimulatedDisk()
+        wal = full_segment(disk)
+        disk.crash_at = disk.step_count + next_record(disk, wal, 2400)
+        with pytest.raises(SimulatedCrash):
+            wal.append(None, [entry(4, 2, b"c" * 2400)], sync=True)
+        disk.power_off(names=lambda count: count)
+        wal, _ = reopen(disk)
+        disk.crash_at = disk.step_count + number
+        try:
+            wal.install(SNAPSHOT, HardState(4, 0, 20), ())
+            done = True
+        except SimulatedCrash:
+            pass  # that is what is tried
+        disk.crash_at = None
+        disk.power_off(names=lambda count: count)
+        assert reopen(disk)[1].hard_state in (HardState(2, 7, 2), HardState(4, 0, 20))
+        if done:
+            return
 
 
 def next_record(disk: SimulatedDisk, wal: Wal, size: int) -> int:
