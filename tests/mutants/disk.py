@@ -145,6 +145,20 @@ MUTANTS = (
         leaning="struck writes",
     ),
     Mutant(
+        "roll before the seal is durable",
+        "the seal is synced before the next segment has a record",
+        (
+            Edit(
+                WAL,
+                "        self._file.pwrite(seal, self._offset)\n        self._file.sync()\n",
+                "        self._file.pwrite(seal, self._offset)\n",
+            ),
+        ),
+        checks=WHERE,
+        tests=CRASH_TESTS,
+        leaning="struck writes",
+    ),
+    Mutant(
         "write on without a seal",
         "a segment that is followed by another is sealed",
         (

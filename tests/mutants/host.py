@@ -13,9 +13,11 @@ APPLIER = "raftd/node/applier.py"
 CODEC = "raftd/codec/snapshot.py"
 NODE_SNAPSHOTS = "raftd/node/snapshots.py"
 LEASES = "raftd/scheduler/lease.py"
+BOOT = "raftd/node/boot.py"
 WHERE = (SIMULATOR, TESTS)
 LOOP_TESTS = ("tests/node/test_writes.py", "tests/node/test_loop.py", "tests/node/test_node.py")
 CODEC_TESTS = ("tests/codec/test_snapshot.py", "tests/scheduler/test_histories.py")
+BOOT_TESTS = ("tests/node/test_boot.py",)
 CHANGE_TESTS = ("tests/node/test_changes.py",)
 
 MUTANTS = (
@@ -277,5 +279,73 @@ MUTANTS = (
         ),
         checks=(TESTS,),
         tests=("tests/transport/test_snapshot_stream.py", "tests/services/test_server.py"),
+    ),
+    Mutant(
+        "start with the founders' configuration",
+        "the configuration in a snapshot wins over older entries",
+        (
+            Edit(
+                BOOT,
+                "        snapshot.configuration,\n        snapshot,\n",
+                "        Configuration(tuple(member.store_id for member in state.genesis.members)),\n"
+                "        snapshot,\n",
+            ),
+        ),
+        checks=(TESTS,),
+        tests=BOOT_TESTS,
+    ),
+    Mutant(
+        "start a store that was removed",
+        "a removed store never comes back",
+        (Edit(BOOT, "if directory.identity.store_id in state.removed_stores:", "if False:"),),
+        checks=(TESTS,),
+        tests=BOOT_TESTS,
+    ),
+    Mutant(
+        "start from another state than the snapshot's",
+        "a snapshot is of the state at its index",
+        (Edit(BOOT, "    if state.applied_index != snapshot.index:\n", "    if False:\n"),),
+        checks=(TESTS,),
+        tests=BOOT_TESTS,
+    ),
+    Mutant(
+        "hand the core another state than was announced",
+        "a snapshot is of the state at its index",
+        (
+            Edit(
+                NODE_SNAPSHOTS,
+                "if state.applied_index != self._announcement.snapshot.index:",
+                "if False:",
+            ),
+        ),
+        checks=(TESTS,),
+        tests=("tests/node/test_snapshots.py",),
+    ),
+    Mutant(
+        "run on as an old copy of a directory",
+        "a copied or restored directory is found out and halts",
+        (Edit("raftd/node/roster.py", "and node.incarnation > (mine", "and 0 > (mine"),),
+        checks=(TESTS,),
+        tests=("tests/node/test_roster.py",),
+    ),
+    Mutant(
+        "go on speaking to the first members",
+        "peers are the members as they come and go",
+        (Edit("raftd/node/roster.py", "if members and members != told:", "if members and not told:"),),
+        checks=(TESTS,),
+        tests=("tests/node/test_roster.py",),
+    ),
+    Mutant(
+        "hear an older copy of a store",
+        "of one store only the newest incarnation is heard",
+        (
+            Edit(
+                "raftd/services/consensus.py",
+                "and latest != life and life[0] <= latest[0]:",
+                "and latest != life and False:",
+            ),
+        ),
+        checks=(TESTS,),
+        tests=("tests/transport/test_peer.py", "tests/services/test_identity.py"),
     ),
 )

@@ -1,0 +1,95 @@
+"""What the applied membership means for a node itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from raftd.node.members import Members, MemberView
+from raftd.node.roster import Roster
+from raftd.scheduler.effects import MembersChanged
+from raftd.scheduler.model import Eligibility, Health, MemberRecord, Node, NodeRole, Standing
+from raftd.scheduler.state import State
+from tests.node.test_node import run
+from tests.support import eventually
+
+
+class Watched:
+    """The roster of n1, store 1, whose directory has given out incarnation 3."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.told: list[list[str]] = []
+        self.fatal: list[BaseException] = []
+        self.roster = Roster(
+            "n1",
+            1,
+            lambda: 3,
+            lambda: self.state,
+            Members(lambda: self.state),
+            self._set_peers,
+            self.fatal.append,
+        )
+
+    async def _set_peers(self, members: Sequence[MemberView]) -> None:
+        self.told.append([member.name for member in members])
+
+    def has_told(self, count: int) -> bool:
+        return len(self.told) == count
+
+    def apply(self, *names: str, removed: frozenset[int] = frozenset()) -> None:
+        """A change of the members is applied."""
+        stores = [int(name[1:]) for name in names]
+        self.state.members = tuple(
+            MemberRecord(name, store, f"h:{store}", Standing.VOTER)
+            for name, store in zip(names, stores, strict=True)
+        )
+        self.state.removed_stores |= removed
+        self.roster.on_effects(1, (MembersChanged(1, self.state.members),))
+
+    def register(self, store_id: int, incarnation: int) -> None:
+        """A node of the name n1 is in the record."""
+        health, eligibility = Health.UP, Eligibility.READY
+        self.state.put_node(
+            Node("n1", store_id, incarnation, NodeRole.VOTER, (), (), "h:1", health, eligibility, (), 1)
+        )
+        self.roster.on_restored()
+
+
+def test_peers_are_the_members_as_they_come_and_go() -> None:
+    async def scenario() -> None:
+        watched = Watched()
+        running = asyncio.create_task(watched.roster.run())
+        told = [["n1", "n2"], ["n1", "n2", "n3"], ["n1", "n3"]]
+        for count, names in enumerate(told, 1):
+            watched.apply(*names)
+            await eventually(partial(watched.has_told, count), 10, "they are told")
+        assert watched.told == told
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    run(scenario())
+
+
+def test_who_is_removed_learns_it() -> None:
+    async def scenario() -> None:
+        watched = Watched()
+        known = []
+        for names, removed in ((("n1", "n2"), 9), (("n2",), 1)):
+            watched.apply(*names, removed=frozenset({removed}))
+            known.append(watched.roster.is_removed)
+        assert known == [False, True]
+        await asyncio.wait_for(watched.roster.removed(), 10)
+
+    run(scenario())
+
+
+def test_an_old_copy_of_a_directory_gives_itself_away_by_its_incarnation() -> None:
+    watched = Watched()
+    watched.register(1, 3)
+    watched.register(7, 4)  # another store of that name says nothing of this one
+    assert not watched.fatal
+    watched.register(1, 4)
+    (error,) = watched.fatal
+    assert "old copy" in str(error)
