@@ -20,8 +20,8 @@ from threading import Lock
 from tests.mutants.mutant import SIMULATOR, SOAK, TESTS, DoesNotApply, Mutant, apply
 
 COPIED = ("raftd", "raftctl", "tests", "pyproject.toml")
-SOAK_SEEDS_PER_SEED = 4
-"""One of the simulator takes as long as a few of the soak."""
+SOAK_SEEDS_PER_SEED = 12
+"""One of the simulator takes as long as several of the soak."""
 HANGS = "HangsForEver"
 
 

@@ -191,6 +191,8 @@ MUTANTS = (
                 LEADER, "if state.reads.waiting and state.has_committed_in_term():", "if state.reads.waiting:"
             ),
         ),
+        # The host asks for no reads before the no-op is applied.
+        checks=CORE_ONLY,
     ),
     Mutant(
         "confirm reads alone",

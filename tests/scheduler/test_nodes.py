@@ -2,6 +2,7 @@
 
 import pytest
 
+from raftd.scheduler.commands import NodeLost
 from raftd.scheduler.effects import NodeChange, NodeChanged, SlotFreed, TaskChange, TaskChanged
 from raftd.scheduler.model import AttemptOutcome, Health, NodeRole, TaskState
 from raftd.scheduler.replies import Lost, Registered
@@ -45,6 +46,17 @@ def test_a_lost_node_gives_its_tasks_back_at_their_old_place_and_uses_up_no_retr
     assert world.free() == {"n2": 1}
     assert world.caused(SlotFreed)[0].token == token
     assert world.caused(TaskChanged)[0].change is TaskChange.RETRYING
+
+
+def test_the_loss_of_an_incarnation_that_is_over_ends_nothing_of_the_next_one() -> None:
+    """A leader proposed it, and then the node came back."""
+    world = World(["n1"])
+    world.register("n1", incarnation=2)
+    task_id = world.submit()
+    world.occupy(task_id)
+    for incarnation in (1, 3):
+        assert world.refused(NodeLost("n1", incarnation)) == "incarnation_lost"
+    assert world.executing() == {("n1", 0): task_id}
 
 
 def test_a_lost_incarnation_is_over_and_must_be_raised() -> None:
