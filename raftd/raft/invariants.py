@@ -72,6 +72,7 @@ def _broken_in_progress(state: RaftState) -> list[str]:
             "match <= last_index": progress.match_index <= last,
             "next <= last_index + 1": progress.next_index <= last + 1,
             "window within its count": len(inflights) <= inflights.max_count,
+            "window open at least a little": 1 <= inflights.count_limit <= inflights.max_count,
             "no window while probing": progress.state is ProgressState.REPLICATE or not inflights,
             "a snapshot is on its way exactly in SNAPSHOT": (progress.state is ProgressState.SNAPSHOT)
             == (progress.pending_snapshot > 0),

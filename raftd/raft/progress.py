@@ -136,6 +136,7 @@ class Progress:
             if rejected_index <= self.match_index or rejected_index >= self.next_index:
                 return False
             self._change(ProgressEvent.REFUSED)
+            self.inflights.refused()
             return True
         if self.state is ProgressState.SNAPSHOT or rejected_index != self.next_index - 1:
             return False

@@ -194,3 +194,23 @@ def test_the_window_counts_what_is_above_the_highest_acknowledgement(steps: list
         assert window.is_full() == (len(model) >= 3 or sum(size for _, size in model) >= 100)
     window.clear()
     assert (len(window), window.bytes) == (0, 0)
+
+
+def test_a_refusal_halves_the_window_and_every_acknowledged_append_opens_it_by_one() -> None:
+    window = Inflights(max_count=8, max_bytes=1000)
+    window.refused()
+    assert window.count_limit == 4
+    for index in range(1, 5):
+        assert not window.is_full()
+        window.add(index, 1)
+    assert window.is_full()
+    window.free_to(3)
+    assert window.count_limit == 7
+    for _ in range(10):
+        window.refused()
+    assert window.count_limit == 1, "something may always be sent"
+    window.clear()
+    for index in range(5, 30):
+        window.add(index, 1)
+        window.free_to(index)
+    assert window.count_limit == window.max_count

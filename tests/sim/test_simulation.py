@@ -24,6 +24,11 @@ def test_nothing_breaks(seed: int) -> None:
     run(plan_of(seed)).check()
 
 
+def test_seed_10227() -> None:
+    """TimePasses: a reordering network and a wide window of small appends bred a storm of them."""
+    run(plan_of(10227)).check()
+
+
 def test_a_seed_is_one_history_in_any_process() -> None:
     told = set()
     for hash_seed in ("1", "2"):
