@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -67,6 +68,9 @@ _NOTHING_HAPPENED = (
 )
 PROBE_S = 1.0
 
+MEET_EVERY_S = 5.0
+"""A client that lives so long asks who has come: one leader may lead until it is removed, and never name another."""
+
 # Which error tells most when every node has been asked in vain.
 _TELLING = (errors.NoQuorum, errors.OutcomeUnknown, errors.NoLeader, errors.NotLeader)
 
@@ -122,6 +126,7 @@ class Router:
         self._stubs: dict[str, Stubs] = {}
         self._leader: str | None = None  # an address: where the next call goes first
         self._met_stranger = False  # a leader that was not known: there may be more that are not
+        self._met_at_s = time.monotonic()  # when it was last asked who there is
         self._failed: dict[str, int] = {}  # failures in a row: who has more of them is asked later
 
     @property
@@ -259,12 +264,14 @@ class Router:
             try_s = min(try_s * 2, LONGEST_TRY_S)
 
     async def _meet(self, address: str, timeout_s: float) -> None:
-        """After a leader that was not known yet: who else has come? Those that are known may all be gone one day."""
-        if not self._met_stranger or timeout_s <= 0:
+        """After a leader that was not known yet, and every few seconds: who else has come? Those that are known may all
+        be gone one day."""
+        is_due = self._met_stranger or time.monotonic() - self._met_at_s >= MEET_EVERY_S
+        if not is_due or timeout_s <= 0:
             return
-        self._met_stranger = False
+        self._met_stranger, self._met_at_s = False, time.monotonic()
         call = self.stubs(address).admin.Members(MembersRequest(), timeout=timeout_s, metadata=self._metadata)
-        # An answer that does not come is no reason to fail a call that has one: the next stranger is asked after again.
+        # An answer that does not come is no reason to fail a call that has one: it is asked again in a while.
         with contextlib.suppress(aio.AioRpcError):
             for member in (await call).members:
                 self.learn(member.name, member.address)
