@@ -202,6 +202,13 @@ async def _explained(router: Router, failure: errors.Unavailable) -> errors.Clie
         )
     if any(info.role == "leader" for info in infos.values()) and not isinstance(failure, errors.NoQuorum):
         return failure
+    full = [name for name in voters if name in infos and infos[name].disk_full]
+    if up - len(full) <= len(voters) // 2:
+        whose = (
+            f"the disks of {', '.join(full)} are full" if len(full) > 1 else f"the disk of {full[0]} is full"
+        )
+        only = f": {up - len(full)} of {len(voters)} voters can write" if len(voters) > 1 else ""
+        return errors.DiskFull(whose + only, "make room: the cluster goes on by itself then")
     cut = await _any_cuts(router)
     return errors.NoLeader(
         f"no leader: {up} of {len(voters)} voters are up, but no majority of them can agree",

@@ -61,6 +61,7 @@ class FakeNode:
     watches: int = 0  # streams that are open at this node
     damaged: set[str] = field(default_factory=set)  # blobs that it sends wrong bytes for
     cuts: list[tuple[str, str]] = field(default_factory=list)
+    disk_full: bool = False
     calls: Counter[str] = field(default_factory=Counter)
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -496,6 +497,7 @@ class _Handlers(MemberHandlers):
             leader=node.believes_in,
             leader_address=self.cluster.nodes[node.believes_in].address if node.believes_in else "",
             membership="voter",
+            disk_full=node.disk_full,
             term=node.term,
             commit_index=self.cluster.index,
             last_applied=self.cluster.index,

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 import raftd.errors
-from raftctl.client import errors
+from raftctl.client import channel, errors
 from raftctl.client.async_client import AsyncClient
 from raftctl.client.channel import more_telling
 from raftctl.client.models import Submission
@@ -53,6 +53,28 @@ def test_a_leader_that_was_not_known_is_asked_who_else_there_is(cluster: FakeClu
             cluster.lead("n3")
             assert (await client.submit(NOOP)).task_id == "t2"
             assert sum(node.calls["Members"] for node in cluster.nodes.values()) == 1
+
+    asyncio.run(use())
+
+
+def test_a_client_that_lives_on_learns_who_has_come(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows the one node that the cluster was founded with, which leads until it goes for good."""
+    first = Endpoints((("n1", cluster.nodes["n1"].address),), cluster.token)
+
+    async def use() -> None:
+        async with AsyncClient(first) as client:
+            await client.submit(NOOP)
+            assert sum(asked(cluster, "Members").values()) == 0, "who asks once need not know everybody"
+            monkeypatch.setattr(channel, "MEET_EVERY_S", 0.0)
+            await client.submit(NOOP)
+            monkeypatch.undo()
+            await client.submit(NOOP)
+            assert sum(asked(cluster, "Members").values()) == 1
+            cluster.stop("n1")
+            cluster.lead("n3")
+            assert (await client.submit(NOOP)).task_id == "t4"
 
     asyncio.run(use())
 
@@ -139,6 +161,30 @@ def test_without_a_quorum_it_says_how_many_are_up_and_whom_to_start(five: FakeCl
         assert raised.value.exit_code is ExitCode.UNAVAILABLE
 
     with_client(five, use, timeout_s=0.5)
+
+
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize(
+    ("full", "message"),
+    [
+        (("n2",), "no leader: 3 of 3 voters are up, but no majority of them can agree"),
+        (("n1", "n3"), "the disks of n1, n3 are full: 1 of 3 voters can write"),
+    ],
+)
+def test_without_room_for_a_majority_it_says_whose_disk_is_full(
+    cluster: FakeCluster, full: tuple[str, ...], message: str
+) -> None:
+    cluster.no_leader()
+    for name in full:
+        cluster.nodes[name].disk_full = True
+
+    async def use(client: AsyncClient) -> None:
+        with pytest.raises(errors.Unavailable) as raised:
+            await client.submit(NOOP)
+        assert raised.value.message == message
+        assert isinstance(raised.value, errors.DiskFull) is (len(full) > 1)
+
+    with_client(cluster, use, timeout_s=0.5)
 
 
 @pytest.mark.usefixtures("_impatient")
