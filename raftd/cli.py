@@ -3,8 +3,8 @@
 What may live here: flags, exit codes and how a failure is said. Heavy imports come inside the commands: ``raftd init``
 needs neither gRPC nor the cores.
 
-Exit codes: 0 ok; 1 an error; 2 a wrong flag or setting; 3 the data directory (foreign, locked, damaged, not
-initialised, or the disk failed); 130 interrupted.
+Exit codes: 0 ok; 1 an error; 2 a wrong flag or setting; 3 the data directory (foreign, removed, locked, damaged,
+not initialised, or the disk failed); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from raftd.errors import ConfigError, RaftdError, StorageError, UnknownFormat, WrongIdentity
+from raftd.errors import ConfigError, RaftdError, StorageError, StoreRemoved, UnknownFormat, WrongIdentity
 
 app = typer.Typer(
     add_completion=False,
@@ -33,7 +33,7 @@ def exit_code(error: RaftdError) -> int:
     """The exit code of a failure."""
     if isinstance(error, ConfigError):
         return 2
-    if isinstance(error, StorageError | WrongIdentity | UnknownFormat):
+    if isinstance(error, StorageError | WrongIdentity | StoreRemoved | UnknownFormat):
         return 3
     return 1
 

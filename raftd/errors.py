@@ -38,6 +38,7 @@ Broken invariants are not in this tree: they crash the process (see ``raftd.raft
     │   ├── Unauthenticated
     │   ├── WrongIdentity             wrong cluster, wrong store, wrong node
     │   ├── IncarnationLost           the cluster has given up on this life of the executor
+    │   │   └── OldCopy               there was a later one: the data directory is an old copy
     │   └── FaultInjectionOff
     ├── StorageError                  the disk said no, or says something unknown            exit 1
     └── UnknownFormat                 bytes of a version that this build does not know       exit 1
@@ -288,6 +289,15 @@ class IncarnationLost(Refused):
     """The cluster has given up on this incarnation of an executor: it ends what it runs and comes back as a new one."""
 
     code = "incarnation_lost"
+
+
+class OldCopy(IncarnationLost):
+    """The cluster knows a later incarnation of this store: its data directory is an old copy, and the node must halt.
+
+    Every incarnation is on the store's own disk before anybody hears of it.
+    """
+
+    code = "old_copy"
 
 
 class FaultInjectionOff(Refused):

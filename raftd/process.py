@@ -16,7 +16,7 @@ import sys
 import threading
 
 from raftd.config import Config
-from raftd.errors import ConfigError, RaftdError, StorageError, UnknownFormat
+from raftd.errors import ConfigError, OldCopy, RaftdError, StorageError, UnknownFormat
 from raftd.storage.directory import DataDirectory
 from raftd.wiring import Server
 
@@ -73,9 +73,11 @@ async def _serve(config: Config, directory: DataDirectory) -> int:
     await server.start()
     removed = asyncio.ensure_future(server.removed())
     await asyncio.wait((told, removed), return_when=asyncio.FIRST_COMPLETED)
-    removed.cancel()
     log.info("told to stop" if told.done() else "was removed from the cluster, and stops")
     await server.stop(hand_over=not told.done() or told.result())
+    if removed.done():
+        await removed  # raises where it had been removed before it was started: that is no good end
+    removed.cancel()
     return 0
 
 
@@ -95,7 +97,8 @@ def end_process(error: BaseException) -> None:
         print(f"try: {error.try_}", file=sys.stderr)
     logging.shutdown()
     sys.stderr.flush()
-    os._exit(STORAGE_EXIT_CODE if isinstance(error, StorageError | UnknownFormat) else FATAL_EXIT_CODE)
+    foreign = isinstance(error, StorageError | UnknownFormat | OldCopy)
+    os._exit(STORAGE_EXIT_CODE if foreign else FATAL_EXIT_CODE)
 
 
 def _start_logging(config: Config) -> None:

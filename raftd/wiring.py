@@ -109,6 +109,7 @@ class Server:
         self._directory = directory
         self._fatal = fatal
         identity = directory.identity
+        self._fatal = fatal
         self._start = start = start_of(directory)
         self._started = AsyncExitStack()
         self._handing_over = True
@@ -210,8 +211,11 @@ class Server:
         )
 
     async def removed(self) -> None:
-        """Return when this node was removed from the cluster, and has had the time to say that it knows."""
-        await self._roster.removed()
+        """Return when this node was removed from the cluster, and has had the time to say that it knows.
+
+        Raises StoreRemoved: it had been, before it started.
+        """
+        await self._roster.removed(self._directory.recovered.hard_state.commit)
         await asyncio.sleep(REMOVED_GRACE_S)
 
     async def stop(self, *, hand_over: bool = True) -> None:
@@ -320,6 +324,7 @@ class Server:
             transport=GrpcAttachTransport(self._caller),
             results=results,
             blobs=results,
+            fatal=self._fatal,
         )
 
     def _services(self) -> Services:

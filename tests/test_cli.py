@@ -18,6 +18,7 @@ from raftd.errors import (
     NoLeader,
     RaftdError,
     StorageError,
+    StoreRemoved,
     UnknownFormat,
     WrongIdentity,
 )
@@ -262,6 +263,7 @@ def test_version_and_help(raftd: Raftd) -> None:
         (ConfigError("x"), 2),
         (StorageError("x"), 3),
         (WrongIdentity("x"), 3),
+        (StoreRemoved("x"), 3),
         (UnknownFormat("x"), 3),
         (NoLeader("x"), 1),
         (InvalidRequest("x"), 1),

@@ -223,7 +223,8 @@ def test_a_node_joins_over_the_wire_votes_executes_takes_over_and_is_removed(
                 assert newcomer.node.configuration.voters == (2,)
         # Its log says so, and when a snapshot does, it does not even start.
         async with running(first) as (again, _):
-            await asyncio.wait_for(again.removed(), 30)
+            with pytest.raises(StoreRemoved, match="n1, store 0000000000000001"):
+                await asyncio.wait_for(again.removed(), 30)
             await again.snapshots.take_snapshot()
         with pytest.raises(StoreRemoved):
             async with running(first):

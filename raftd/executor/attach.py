@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from raftd.errors import IncarnationLost, RaftdError, Unavailable
+from raftd.errors import IncarnationLost, OldCopy, RaftdError, Unavailable
 from raftd.executor.attempts import RunningAttempt
 from raftd.executor.config import ExecutorConfig
 from raftd.executor.leases import Lease
@@ -154,12 +154,15 @@ class AttachLoop:
         """Runs until it is cancelled.
 
         Raises:
+            OldCopy: this data directory is an old copy of the store's.
             RaftdError: the incarnation cannot be raised: without that, nothing may ever run here again.
         """
         while True:
             try:
                 await _first(self._attach(), self._lapse())
                 why = "the lease has run out"
+            except OldCopy:
+                raise  # a new incarnation would hide it, and may be one that the store has had
             except IncarnationLost as error:
                 why = error.message
             await self._begin_anew(why)

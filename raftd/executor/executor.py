@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from raftd.errors import RaftdError
+from raftd.errors import OldCopy, RaftdError
 from raftd.executor.attach import AttachLoop
 from raftd.executor.attempts import RunningAttempt
 from raftd.executor.config import ExecutorConfig
@@ -47,6 +48,7 @@ class Executor:
         transport: how to reach a leader.
         results: where large results go.
         blobs: where tasks get blobs from.
+        fatal: called when the node must not go on: its data directory is an old copy.
         clock: None: the machine's.
     """
 
@@ -60,10 +62,12 @@ class Executor:
         transport: AttachTransport,
         results: ResultStore,
         blobs: BlobSource,
+        fatal: Callable[[BaseException], None],
         clock: Clock | None = None,
     ) -> None:
         clock = clock or SystemClock()
         self._config = config
+        self._fatal = fatal
         self._logs = LogStore(
             config.data_dir / "attempts", config.output_limit_bytes, config.logs_kept, config.logs_kept_bytes
         )
@@ -103,7 +107,7 @@ class Executor:
         await self._supervisor.start()
         await asyncio.to_thread(_clear_work, self._config.data_dir / "work", self._supervisor.pid)
         self._attaching = asyncio.create_task(self._attach.run(), name="attach")
-        self._attaching.add_done_callback(_log_end)
+        self._attaching.add_done_callback(self._on_end)
 
     async def stop(self, grace_ms: int) -> None:
         """Ends every attempt, reports what it can, ends the supervisor; takes about ``grace_ms`` at most.
@@ -123,6 +127,14 @@ class Executor:
             await asyncio.gather(self._attaching, return_exceptions=True)
         await self._supervisor.stop(_END_RESERVE_MS / 1000)
         self._pool.close()
+
+    def _on_end(self, attaching: asyncio.Task[None]) -> None:
+        if attaching.cancelled() or (error := attaching.exception()) is None:
+            return
+        if isinstance(error, OldCopy):
+            self._fatal(error)
+        else:
+            log.critical("the executor can run nothing any more: %s", error, exc_info=error)
 
     # --- what the node asks -----------------------------------------------------------------------------------------
 
@@ -185,8 +197,3 @@ def _clear_work(work: Path, supervisor_pid: int) -> None:
     for entry in work.iterdir():
         if not entry.name.startswith(f"{supervisor_pid}-"):
             shutil.rmtree(entry, ignore_errors=True)
-
-
-def _log_end(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("the executor can run nothing any more: %s", error, exc_info=error)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from raftd.errors import StorageError
+from raftd.errors import StorageError, StoreRemoved
 from raftd.node.members import Members, MemberView
 from raftd.scheduler.effects import Effect, MembersChanged, NodeChanged
 from raftd.scheduler.state import State
@@ -49,18 +49,33 @@ class Roster:
         self._on_fatal = on_fatal
         self._wake = asyncio.Event()
         self._removed = asyncio.Event()
+        self._removed_at = 0
 
-    async def removed(self) -> None:
-        """Return when this node has been removed from the cluster."""
+    async def removed(self, known: int = 0) -> None:
+        """Return when this node has been removed from the cluster.
+
+        Args:
+            known: up to this entry, this node's own log knew what is committed when it started.
+
+        Raises:
+            StoreRemoved: it had been removed before.
+        """
         await self._removed.wait()
+        if 0 < self._removed_at <= known:
+            raise StoreRemoved(
+                f"{self._name}, store {self._store_id:016x}, was removed from its cluster",
+                try_="bring the node back with a new data directory: raftd init --join",
+            )
 
     @property
     def is_removed(self) -> bool:
         """Whether this node has been removed from the cluster."""
         return self._store_id in self._state().removed_stores
 
-    def on_effects(self, _index: int, effects: Sequence[Effect]) -> None:
+    def on_effects(self, index: int, effects: Sequence[Effect]) -> None:
         """Take what an applied entry changed."""
+        if not self._removed.is_set():
+            self._removed_at = index
         if any(isinstance(effect, MembersChanged | NodeChanged) for effect in effects):
             self.on_restored()
 

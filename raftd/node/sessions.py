@@ -21,6 +21,7 @@ from raftd.errors import (
     InvalidRequest,
     NameTaken,
     NoLeader,
+    OldCopy,
     RaftdError,
     StoreRemoved,
     Unavailable,
@@ -149,6 +150,7 @@ class Sessions:
             NameTaken: its name belongs to another worker.
             StoreRemoved: it was removed from the cluster.
             IncarnationLost: the executor must come back as a higher incarnation.
+            OldCopy: it has, already: this is an old copy of its data directory.
             InvalidRequest: the stream does not begin with a Hello, or the Hello is none.
         """
         session = await self._open(incoming)
@@ -267,13 +269,15 @@ class Sessions:
                 f"the name {hello.name} belongs to store {node.store_id:016x}, not {hello.store_id:016x}",
                 try_="give the new node another name",
             )
-        if self._leases.given_up(hello.name, hello.incarnation) or (
-            node is not None
-            and node.store_id == hello.store_id
-            and (
-                node.incarnation > hello.incarnation
-                or (node.incarnation == hello.incarnation and _lost(node.health))
+        same = node is not None and node.store_id == hello.store_id
+        if node is not None and same and node.incarnation > hello.incarnation:
+            raise OldCopy(
+                f"this data directory is an old copy: the cluster knows incarnation {node.incarnation} of "
+                f"{hello.name}, store {hello.store_id:016x}, which comes as incarnation {hello.incarnation}",
+                try_="what it promised since is lost: remove the node, and let it join with a new directory",
             )
+        if self._leases.given_up(hello.name, hello.incarnation) or (
+            node is not None and same and node.incarnation == hello.incarnation and _lost(node.health)
         ):
             raise IncarnationLost(f"incarnation {hello.incarnation} of {hello.name} has been given up")
 

@@ -291,6 +291,7 @@ class Rig(AbstractAsyncContextManager["Rig"]):
         self.network = FakeNetwork(self.leader)
         self.store = FakeStore(directory)
         self.incarnations = Incarnations()
+        self.fatal: list[BaseException] = []
         values: dict[str, object] = {
             "data_dir": directory,
             "cluster_id": 7,
@@ -309,6 +310,7 @@ class Rig(AbstractAsyncContextManager["Rig"]):
             transport=self.network,
             results=self.store,
             blobs=self.store,
+            fatal=self.fatal.append,
         )
 
     async def __aenter__(self) -> Self:

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from raftd.errors import IncarnationLost, NotLeader, WrongIdentity
+import pytest
+
+from raftd.errors import IncarnationLost, NotLeader, OldCopy, WrongIdentity
 from raftd.executor.attach import AttachLoop
 from raftd.executor.config import ExecutorConfig
 from raftd.scheduler.attach import AttachDown, AttemptEnded, Hello, Renewal
@@ -37,6 +39,7 @@ class Stage:
         self.attempts = FakeAttempts()
         self.incarnations = Incarnations()
         self.supervised: list[int] = []
+        self.running: asyncio.Task[None] | None = None
         self.loop = AttachLoop(
             ExecutorConfig(
                 Path("unused"), cluster_id=7, store_id=9, name="n5", slots=2, kinds=("noop",), progress_ms=10
@@ -63,7 +66,7 @@ class Stage:
 @asynccontextmanager
 async def stage() -> AsyncIterator[Stage]:
     built = Stage()
-    running = asyncio.create_task(built.loop.run())
+    built.running = running = asyncio.create_task(built.loop.run())
     try:
         yield built
     finally:
@@ -211,6 +214,17 @@ async def test_a_refused_incarnation_kills_everything_and_begins_anew() -> None:
         await s.attached("n2")
         assert [hello.incarnation for hello in s.two.hellos] == [1, 2]
         assert ("discard_all", None) in s.attempts.asked
+
+
+async def test_an_old_copy_takes_no_new_incarnation_that_would_hide_it() -> None:
+    async with stage() as s:
+        s.two.refusal = lambda _: OldCopy("the cluster knows incarnation 9")
+        await s.leased()
+        s.leaders.set(("n2", "nowhere:2"))
+        assert s.running is not None
+        with pytest.raises(OldCopy, match="incarnation 9"):
+            await asyncio.wait_for(s.running, WAIT_S)
+        assert s.incarnations.value == 1
 
 
 async def test_an_incarnation_that_is_lost_in_the_middle_begins_anew() -> None:

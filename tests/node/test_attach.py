@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from raftd.errors import IncarnationLost, NoLeader, WrongIdentity
+from raftd.errors import IncarnationLost, NoLeader, OldCopy, WrongIdentity
 from raftd.scheduler.commands import Cancel
 from raftd.scheduler.model import AttemptOutcome, Health, TaskState
 from raftd.scheduler.replies import Accepted
@@ -101,13 +101,16 @@ def test_a_node_that_falls_silent_is_lost_and_its_task_runs_elsewhere() -> None:
 
             late = first.attach(leader)
             await eventually(lambda: late.error, 10, "the refusal")
-            assert isinstance(late.error, IncarnationLost)
+            assert type(late.error) is IncarnationLost
 
             (assignment,) = first.started.values()
             returned = FakeExecutor("w1", 101, incarnation=2)
             returned.keeps_beating = True
             returned.attach(leader)
             await eventually(lambda: leader.state.nodes["w1"].health is Health.UP, 10, "the return")
+            late = first.attach(leader)
+            await eventually(lambda: late.error, 10, "the refusal of an old copy")
+            assert isinstance(late.error, OldCopy)
             returned.end(assignment, AttemptOutcome.SUCCEEDED, b"stale")
             await eventually(lambda: assignment.token in returned.recorded, 10, "the stale end is answered")
             assert leader.state.tasks[task_id].state is TaskState.RUNNING

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
+import pytest
+
+from raftd.errors import StoreRemoved
 from raftd.node.members import Members, MemberView
 from raftd.node.roster import Roster
 from raftd.scheduler.effects import MembersChanged
@@ -55,6 +58,20 @@ class Watched:
             Node("n1", store_id, incarnation, NodeRole.VOTER, (), (), "h:1", health, eligibility, (), 1)
         )
         self.roster.on_restored()
+
+
+def test_a_node_that_starts_says_so_where_it_had_been_removed_before() -> None:
+    async def scenario() -> None:
+        for known, refused in ((0, False), (1, True)):
+            watched = Watched()
+            watched.apply("n2", removed=frozenset({1}))
+            if refused:
+                with pytest.raises(StoreRemoved, match="n1, store 0000000000000001"):
+                    await watched.roster.removed(known)
+            else:
+                await watched.roster.removed(known)
+
+    run(scenario())
 
 
 def test_peers_are_the_members_as_they_come_and_go() -> None:
