@@ -1,23 +1,129 @@
-"""Submissions to a leader while it is being isolated, for tests of what it alone wrote to its log.
+"""Submissions while something happens to a cluster, for tests of what is left of them.
 
-A command line takes about as long to start as an isolated leader believes that it leads, so that these speak to it
-directly, over a connection that is there before the cut.
+A command line takes about as long to start as an isolated leader believes that it leads, so that these speak to the
+nodes directly, over connections that are there before.
 """
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 
 import grpc
 
+from raftctl.client import AsyncClient
+from raftctl.client.errors import Unavailable
+from raftctl.client.models import Submission as OneTask
+from raftctl.endpoints import Endpoints
 from raftd.pb.admin_pb2 import GetFaultsRequest
 from raftd.pb.admin_pb2_grpc import AdminStub
 from raftd.pb.scheduler_pb2 import Submission, SubmitRequest
 from raftd.pb.scheduler_pb2_grpc import SchedulerStub
 from tests.e2e.conftest import COMMAND_TIMEOUT_S, Cluster
-from tests.support import eventually
+from tests.support import eventually, wait_until
 
 ACKNOWLEDGED = ""
+CALL_S = 5.0
+LANES = 2
+PAUSE_S = 0.05
+"""Between two submissions of a lane: a client, not a load test."""
+
+
+class Writer:
+    """A client that submits one task after another until it is stopped, whatever happens to the cluster.
+
+    It asks again under the same request id until that is acknowledged, as a user's program would. It is told of the
+    nodes that there are when it begins; who comes later it has to find by itself.
+
+    Args:
+        cluster: what it writes to.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        addresses = tuple((name, row["address"]) for name, row in cluster.nodes().items())
+        token = (cluster.directory / "token").read_text().strip()
+        self._endpoints = Endpoints(addresses, token, cluster.name)
+        self._acknowledged: dict[str, str] = {}
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="writer")
+
+    @property
+    def acknowledged(self) -> dict[str, str]:
+        """The task ids that were acknowledged up to now, by request id."""
+        return dict(self._acknowledged)
+
+    def start(self) -> None:
+        """Begins; returns with the first acknowledgement."""
+        self._thread.start()
+        self.go_on(1)
+
+    def go_on(self, count: int) -> None:
+        """Waits until so many more are acknowledged than there were."""
+        goal = len(self._acknowledged) + count
+
+        def reached() -> bool:
+            if self._failure is not None:
+                raise AssertionError("the writer has failed") from self._failure
+            return len(self._acknowledged) >= goal
+
+        wait_until(reached, 60, f"{count} more acknowledgements")
+
+    def stop(self) -> None:
+        """Ends it. Raises AssertionError where it had failed."""
+        self._stopping.set()
+        self._thread.join()
+        if self._failure is not None:
+            raise AssertionError("the writer has failed") from self._failure
+
+    def check_kept(self) -> None:
+        """Asserts that nothing that was acknowledged is lost, nothing is there twice, and all of it has ended."""
+        self._cluster.run("cluster", "wait", "--for", "idle", "--timeout", "60s")
+        tasks = self._cluster.tasks()
+        kept = {task["request_id"]: task["task_id"] for task in tasks}
+        lost = self._acknowledged.items() - kept.items()
+        assert not lost, f"acknowledged, and lost or under another id: {sorted(lost)[:10]}"
+        for what in ("task_id", "request_id"):
+            often = [key for key, count in Counter(task[what] for task in tasks).items() if count > 1]
+            assert not often, f"more than one task has the {what} {often[:10]}"
+        ended = Counter(task["state"] for task in tasks)
+        assert set(ended) == {"succeeded"}, ended
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._write())
+        except BaseException as failure:
+            self._failure = failure  # told to whoever waits for it
+
+    async def _write(self) -> None:
+        async with AsyncClient(self._endpoints, timeout_s=CALL_S) as client:
+            await asyncio.gather(*(self._write_lane(client, lane) for lane in range(LANES)))
+
+    async def _write_lane(self, client: AsyncClient, lane: int) -> None:
+        number = 0
+        while not self._stopping.is_set():
+            name = f"write-{lane}-{number}"
+            try:
+                accepted = await client.submit(OneTask("noop", request_id=name))
+            except Unavailable:
+                continue  # the same one again: nobody knows what became of it
+            self._acknowledged[name] = accepted.task_id
+            number += 1
+            await asyncio.to_thread(self._stopping.wait, PAUSE_S)
+
+
+@contextmanager
+def writing(cluster: Cluster) -> Iterator[Writer]:
+    """A `Writer` that has begun, and is stopped at the end."""
+    writer = Writer(cluster)
+    writer.start()
+    try:
+        yield writer
+    finally:
+        writer.stop()
 
 
 @dataclasses.dataclass(frozen=True)
