@@ -17,7 +17,7 @@ from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import TESTS, Mutant
 
 ROOT = Path(__file__).parent.parent.parent
-SEEDS = 50
+SEEDS = 100
 
 
 def main(words: list[str]) -> int:

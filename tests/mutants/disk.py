@@ -13,8 +13,6 @@ RECOVERY = "raftd/storage/recovery.py"
 MAKER = "raftd/storage/segment_maker.py"
 SNAPSHOTS = "raftd/storage/snapshots.py"
 WHERE = (SIMULATOR, TESTS)
-FILES = (TESTS,)
-"""No snapshot travels in the simulator, and nothing is compacted."""
 CRASH_TESTS = (
     "tests/storage/test_wal_crash.py",
     "tests/storage/test_wal_damage.py",
@@ -216,14 +214,14 @@ MUTANTS = (
                 "return hard_state",
             ),
         ),
-        checks=FILES,
+        checks=WHERE,
         tests=SNAPSHOT_TESTS,
     ),
     Mutant(
         "purge too much",
         "a segment goes only when a snapshot covers all of it",
         (Edit(WAL, "self._segments[count + 1][1] - 1 <= index", "self._segments[count][1] - 1 <= index"),),
-        checks=FILES,
+        checks=WHERE,
         tests=SNAPSHOT_TESTS,
     ),
     Mutant(
@@ -234,7 +232,7 @@ MUTANTS = (
                 WAL, "for path, _ in self._segments[:count]:", "for path, _ in self._segments[:count][::-1]:"
             ),
         ),
-        checks=FILES,
+        checks=WHERE,
         tests=SNAPSHOT_TESTS,
     ),
     Mutant(
@@ -248,7 +246,7 @@ MUTANTS = (
                 "",
             ),
         ),
-        checks=FILES,
+        checks=WHERE,
         tests=SNAPSHOT_TESTS,
     ),
     Mutant(
@@ -262,7 +260,7 @@ MUTANTS = (
                 "        self._append(hard_state, entries, (snapshot.index, snapshot.term))\n",
             ),
         ),
-        checks=FILES,
+        checks=WHERE,
         tests=SNAPSHOT_TESTS,
     ),
     Mutant(
@@ -275,7 +273,7 @@ MUTANTS = (
                 "            file.close()\n",
             ),
         ),
-        checks=FILES,
+        checks=WHERE,
         tests=SNAPSHOT_TESTS,
     ),
     Mutant(
@@ -288,7 +286,7 @@ MUTANTS = (
                 "                writer.published(snapshot)\n",
             ),
         ),
-        checks=FILES,
+        checks=WHERE,
         tests=SNAPSHOT_TESTS,
     ),
     Mutant(
@@ -301,7 +299,7 @@ MUTANTS = (
                 "            pass\n",
             ),
         ),
-        checks=FILES,
+        checks=WHERE,
         tests=SNAPSHOT_TESTS,
     ),
     Mutant(
@@ -314,7 +312,7 @@ MUTANTS = (
                 "        if recovered.base_index < 0:\n            raise",
             ),
         ),
-        checks=FILES,
+        checks=WHERE,
         tests=SNAPSHOT_TESTS,
     ),
 )

@@ -5,12 +5,13 @@ What may live here: patches of ``raftd.raft`` around terms, votes and roles.
 
 from __future__ import annotations
 
-from tests.mutants.mutant import SOAK, TESTS, Edit, Mutant, blind
+from tests.mutants.mutant import SIMULATOR, SOAK, TESTS, Edit, Mutant, blind
 
 ELECTION = "raftd/raft/election.py"
 STATE = "raftd/raft/state.py"
 CORE = "raftd/raft/core.py"
 LEADER = "raftd/raft/leader.py"
+WHERE = (SIMULATOR, SOAK, TESTS)
 TESTED = ("tests/raft/test_elections.py",)
 
 MUTANTS = (
@@ -132,7 +133,7 @@ MUTANTS = (
                 "            False\n            and self.leader",
             ),
         ),
-        checks=(SOAK, TESTS),
+        checks=WHERE,
         tests=TESTED,
     ),
     Mutant(
@@ -144,7 +145,7 @@ MUTANTS = (
         "lead on without a quorum",
         "a leader that no quorum answers steps down",
         (Edit(LEADER, "if not state.tracker.quorum_is_active() and config.check_quorum:", "if False:"),),
-        checks=(SOAK, TESTS),
+        checks=WHERE,
         tests=TESTED,
     ),
     Mutant(
@@ -155,7 +156,7 @@ MUTANTS = (
                 LEADER, "if patience and stalled_since is not None", "if False and stalled_since is not None"
             ),
         ),
-        checks=(SOAK, TESTS),
+        checks=WHERE,
         tests=("tests/raft/test_durability.py", "tests/raft/test_elections.py"),
     ),
     Mutant(

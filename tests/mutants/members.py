@@ -1,11 +1,11 @@
 """Broken rules of changing members, of handing over, and of snapshots in the core.
 
-What may live here: patches of ``raftd.raft``. Nothing of it happens in the simulator or the exploration.
+What may live here: patches of ``raftd.raft``. Nothing of it happens in the exploration.
 """
 
 from __future__ import annotations
 
-from tests.mutants.mutant import SOAK, TESTS, Edit, Mutant, blind
+from tests.mutants.mutant import SIMULATOR, SOAK, TESTS, Edit, Mutant, blind
 
 RECONFIGURATION = "raftd/raft/reconfiguration.py"
 MEMBERSHIP = "raftd/raft/membership.py"
@@ -15,7 +15,7 @@ TRANSFER = "raftd/raft/transfer.py"
 FOLLOWER = "raftd/raft/follower.py"
 LEADER = "raftd/raft/leader.py"
 LOG = "raftd/raft/log.py"
-WHERE = (SOAK, TESTS)
+WHERE = (SIMULATOR, SOAK, TESTS)
 RECONFIGURATION_TESTS = ("tests/raft/test_reconfiguration.py", "tests/raft/test_membership.py")
 SNAPSHOT_TESTS = ("tests/raft/test_snapshots.py",)
 
@@ -30,6 +30,7 @@ MUTANTS = (
         "one change at a time (thesis §4.1)",
         (Edit(RECONFIGURATION, _MAY_CHANGE, "    return (\n        state.has_committed_in_term()\n"),),
         checks=WHERE,
+        leaning="moving members",
         tests=RECONFIGURATION_TESTS,
     ),
     Mutant(
@@ -43,6 +44,7 @@ MUTANTS = (
             ),
         ),
         checks=WHERE,
+        leaning="moving members",
         tests=RECONFIGURATION_TESTS,
     ),
     Mutant(
@@ -50,6 +52,7 @@ MUTANTS = (
         "nobody stands by a configuration that is committed to be another",
         (Edit(ELECTION, "        and not state.log.has_unapplied_configuration()\n    )", "    )"),),
         checks=WHERE,
+        leaning="moving members",
         tests=RECONFIGURATION_TESTS,
     ),
     Mutant(
@@ -63,6 +66,7 @@ MUTANTS = (
             ),
         ),
         checks=WHERE,
+        leaning="moving members",
     ),
     Mutant(
         "elect by one majority of a joint configuration",
@@ -75,12 +79,14 @@ MUTANTS = (
             ),
         ),
         checks=WHERE,
+        leaning="moving members",
     ),
     Mutant(
         "change many voters in one step",
         "more than one voter goes through a joint configuration",
         (Edit(MEMBERSHIP, "() if simple else configuration.voters)", "())"),),
         checks=WHERE,
+        leaning="moving members",
     ),
     Mutant(
         "leave the joint configuration early",
@@ -95,6 +101,7 @@ MUTANTS = (
             ),
         ),
         checks=WHERE,
+        leaning="moving members",
     ),
     Mutant(
         "leave the joint configuration twice",
@@ -108,6 +115,7 @@ MUTANTS = (
             ),
         ),
         checks=WHERE,
+        leaning="moving members",
     ),
     Mutant(
         "never leave the joint configuration",
@@ -120,6 +128,7 @@ MUTANTS = (
             ),
         ),
         checks=WHERE,
+        leaning="moving members",
     ),
     Mutant(
         "count a learner",
@@ -133,12 +142,14 @@ MUTANTS = (
             ),
         ),
         checks=WHERE,
+        leaning="moving members",
     ),
     Mutant(
         "let a learner stand",
         "who does not vote does not stand",
         (Edit(ELECTION, "        and state.configuration.is_voter(state.id)\n", ""), blind("role")),
         checks=WHERE,
+        leaning="moving members",
     ),
     Mutant(
         "lead on when removed",
@@ -152,6 +163,7 @@ MUTANTS = (
             blind("role"),
         ),
         checks=WHERE,
+        leaning="moving members",
     ),
     Mutant(
         "say nothing of the commit to candidates",
@@ -164,6 +176,7 @@ MUTANTS = (
             ),
         ),
         checks=WHERE,
+        leaning="moving members",
         tests=RECONFIGURATION_TESTS,
     ),
     Mutant(
@@ -171,6 +184,7 @@ MUTANTS = (
         "a log with two changes proves that the first is committed (docs/decisions/0009)",
         (Edit("raftd/raft/state.py", "        self.log.commit_changes_but_the_last()\n", ""),),
         checks=WHERE,
+        leaning="moving members",
         tests=RECONFIGURATION_TESTS,
     ),
     Mutant(
@@ -178,6 +192,7 @@ MUTANTS = (
         "after an election timeout proposals are taken again",
         (Edit(TRANSFER, "if state.transfer_elapsed >= state.config.election_ticks:", "if False:"),),
         checks=WHERE,
+        leaning="moving members",
     ),
     Mutant(
         "hand over to one that lacks entries",
@@ -190,6 +205,7 @@ MUTANTS = (
             ),
         ),
         checks=WHERE,
+        leaning="moving members",
         tests=("tests/raft/test_transfer.py",),
     ),
     Mutant(
@@ -197,6 +213,7 @@ MUTANTS = (
         "a target that must be level is not outrun",
         (Edit(LEADER, "    if state.transfer_target != NO_NODE:\n", "    if False:\n"),),
         checks=WHERE,
+        leaning="moving members",
         tests=("tests/raft/test_transfer.py",),
     ),
     Mutant(
@@ -212,6 +229,7 @@ MUTANTS = (
             ),
         ),
         checks=WHERE,
+        leaning="moving members",
         tests=SNAPSHOT_TESTS,
     ),
     Mutant(
@@ -219,6 +237,7 @@ MUTANTS = (
         "what a node has acknowledged stays when a snapshot of less arrives",
         (Edit(FOLLOWER, "if log.matches(snapshot.index, snapshot.term):", "if False:"),),
         checks=WHERE,
+        leaning="moving members",
         tests=SNAPSHOT_TESTS,
     ),
     Mutant(
@@ -226,6 +245,7 @@ MUTANTS = (
         "a snapshot at or below the commit changes nothing",
         (Edit(FOLLOWER, "if snapshot.index > log.commit:", "if True:"),),
         checks=WHERE,
+        leaning="moving members",
         tests=SNAPSHOT_TESTS,
     ),
     Mutant(
@@ -239,6 +259,7 @@ MUTANTS = (
             ),
         ),
         checks=WHERE,
+        leaning="moving members",
     ),
     Mutant(
         "call a snapshot durable before it is",
@@ -251,6 +272,7 @@ MUTANTS = (
             ),
         ),
         checks=WHERE,
+        leaning="moving members",
     ),
     Mutant(
         "acknowledge a snapshot before it is durable",
@@ -263,6 +285,7 @@ MUTANTS = (
             ),
         ),
         checks=WHERE,
+        leaning="moving members",
     ),
     Mutant(
         "wait for ever for a broken stream",
@@ -275,12 +298,14 @@ MUTANTS = (
             ),
         ),
         checks=WHERE,
+        leaning="moving members",
     ),
     Mutant(
         "open streams to nodes that are silent",
         "a snapshot goes to a follower that lives",
         (Edit(LEADER, " or not progress.recent_active:\n", ":\n"),),
         checks=WHERE,
+        leaning="moving members",
         tests=SNAPSHOT_TESTS,
     ),
 )

@@ -5,7 +5,7 @@ What may live here: patches of ``raftd.raft`` around appends, commits, reads and
 
 from __future__ import annotations
 
-from tests.mutants.mutant import CHECKS, SOAK, TESTS, Edit, Mutant, blind
+from tests.mutants.mutant import CHECKS, SIMULATOR, SOAK, TESTS, Edit, Mutant, blind
 
 FOLLOWER = "raftd/raft/follower.py"
 LEADER = "raftd/raft/leader.py"
@@ -15,8 +15,8 @@ STATE = "raftd/raft/state.py"
 LEASE = "raftd/raft/lease.py"
 QUORUM = "raftd/raft/quorum.py"
 TRACKER = "raftd/raft/tracker.py"
-CORE_ONLY = (SOAK, TESTS)
-"""Leases are off in the simulator; and what costs only time is seen where little time is given."""
+WHERE = (SIMULATOR, SOAK, TESTS)
+"""Without the exploration, in which there are no ticks."""
 
 MUTANTS = (
     Mutant(
@@ -97,9 +97,14 @@ MUTANTS = (
         (
             Edit(
                 LEADER,
-                "for i, data in enumerate(datas)])\n",
-                "for i, data in enumerate(datas)])\n"
-                "    state.tracker.progress[state.id].acknowledge(state.log.last_index)\n",
+                "    index = state.tracker.committed_index()\n",
+                "    state.tracker.progress[state.id].acknowledge(log.last_index)\n"
+                "    index = state.tracker.committed_index()\n",
+            ),
+            Edit(
+                LEADER,
+                "if own is not None and own.acknowledge(state.log.durable_index):",
+                "if own is not None:",
             ),
             blind("progress"),
         ),
@@ -192,7 +197,7 @@ MUTANTS = (
             ),
         ),
         # The host asks for no reads before the no-op is applied.
-        checks=CORE_ONLY,
+        checks=(SOAK, TESTS),
     ),
     Mutant(
         "confirm reads alone",
@@ -223,7 +228,7 @@ MUTANTS = (
         "renew the leader's lease by one answer",
         "a lease is renewed by a quorum",
         (Edit(LEADER, "state.lease.confirm(confirmed)", "state.lease.confirm(message.round)"),),
-        checks=CORE_ONLY,
+        checks=WHERE,
         tests=("tests/raft/test_lease.py",),
     ),
     Mutant(
@@ -236,28 +241,28 @@ MUTANTS = (
                 "            self._rounds.popleft()\n            self._sent_ms = self._clock_ms()\n",
             ),
         ),
-        checks=CORE_ONLY,
+        checks=WHERE,
         tests=("tests/raft/test_lease.py",),
     ),
     Mutant(
         "vote at once after a restart",
         "where leases are used, a restarted voter does not know what it has promised",
         (Edit(STATE, "self.promised_until = config.election_ticks\n", "self.promised_until = 0\n"),),
-        checks=CORE_ONLY,
+        checks=WHERE,
         tests=("tests/raft/test_lease.py",),
     ),
     Mutant(
         "keep the lease through a change of the members",
         "answers of another configuration confirm nothing",
         (Edit("raftd/raft/reconfiguration.py", "        state.lease.restart()\n", ""),),
-        checks=CORE_ONLY,
+        checks=WHERE,
         tests=("tests/raft/test_lease.py",),
     ),
     Mutant(
         "keep the lease when another is told to stand",
         "TimeoutNow ends the lease",
         (Edit(LEASE, "        self._ended = True\n", "        self._ended = False\n"),),
-        checks=CORE_ONLY,
+        checks=WHERE,
         tests=("tests/raft/test_lease.py",),
     ),
 )

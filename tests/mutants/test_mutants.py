@@ -15,7 +15,7 @@ from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import EXPLORATION, SIMULATOR, SOAK, TESTS, DoesNotApply, Edit, Mutant, apply
 
 ROOT = Path(__file__).parent.parent.parent
-SEEDS = 20
+SEEDS = 10
 
 
 @pytest.fixture(scope="module")
