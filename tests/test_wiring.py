@@ -233,6 +233,22 @@ def test_a_node_joins_over_the_wire_votes_executes_takes_over_and_is_removed(
     run(scenario())
 
 
+def test_a_learner_that_was_removed_while_it_was_down_ends_when_the_others_refuse_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        first, second = founded(tmp_path, 1), joined(tmp_path, 2)
+        async with running(first) as (founder, _):
+            await eventually(lambda: founder.node.leads, 30, "it leads")
+            async with running(second) as (newcomer, _):
+                await founder.membership.add("n2", 2, second.address, learner=True, replaces="", timeout=20)
+                await eventually(lambda: newcomer.node.configuration.learners == (2,), 30, "it knows")
+            await founder.membership.remove("n2", timeout=20)
+            async with running(second) as (again, _):
+                with pytest.raises(StoreRemoved, match="n2, store 0000000000000002, was removed"):
+                    await asyncio.wait_for(again.removed(), 30)
+
+    run(scenario())
+
+
 def test_a_compacted_log_is_not_taken_into_memory_again(tmp_path: Path) -> None:
     """Its segment is purged only as a whole, and holds the old entries still."""
 

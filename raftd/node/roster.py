@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from raftd.errors import StorageError, StoreRemoved
+from raftd.errors import RaftdError, StorageError, StoreRemoved
 from raftd.node.members import Members, MemberView
 from raftd.scheduler.effects import Effect, MembersChanged, NodeChanged
 from raftd.scheduler.state import State
@@ -50,6 +50,7 @@ class Roster:
         self._wake = asyncio.Event()
         self._removed = asyncio.Event()
         self._removed_at = 0
+        self._refusal: StoreRemoved | None = None
 
     async def removed(self, known: int = 0) -> None:
         """Return when this node has been removed from the cluster.
@@ -58,14 +59,27 @@ class Roster:
             known: up to this entry, this node's own log knew what is committed when it started.
 
         Raises:
-            StoreRemoved: it had been removed before.
+            StoreRemoved: it had been removed before, or while it could not hear of it.
         """
         await self._removed.wait()
+        if self._refusal is not None:
+            raise self._refusal
         if 0 < self._removed_at <= known:
             raise StoreRemoved(
                 f"{self._name}, store {self._store_id:016x}, was removed from its cluster",
                 try_="bring the node back with a new data directory: raftd init --join",
             )
+
+    def refused(self, error: RaftdError) -> None:
+        """A peer takes nothing from this node.
+
+        One that says "removed" is enough: it is of this cluster and the store that was meant, or it would have said
+        that first, and no store that was removed comes back. Everything else may be that one's own mistake.
+        """
+        if isinstance(error, StoreRemoved) and not self._removed.is_set():
+            log.warning("a peer says: %s", error.message)
+            self._refusal = error
+            self._removed.set()
 
     @property
     def is_removed(self) -> bool:

@@ -240,6 +240,8 @@ class Sender:
         self.network = Network(self.local, incarnation, self.faults, linger_s)
         self.unreachable: list[int] = []
         self.network.on_unreachable = self.unreachable.append
+        self.refusals: list[RaftdError] = []
+        self.network.on_refused = self.refusals.append
 
 
 @asynccontextmanager

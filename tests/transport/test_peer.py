@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from raftd.errors import RaftdError, StoreRemoved, WrongIdentity
 from raftd.transport.base import RemoteNode
 from raftd.transport.network import LEARNED_KEPT
 from raftd.transport.peer import BATCH_BYTES, QUEUE_BYTES
@@ -407,5 +408,36 @@ def test_a_copy_of_a_data_directory_gives_itself_away(
             await eventually(settled, 20, "it is taken or refused")
             assert (2 not in receiver.terms) is refused
             await again.network.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("receiver", "reason"),
+    [({"removed": (1,)}, StoreRemoved), ({"removed": (1,), "cluster": 0xC2}, WrongIdentity)],
+    ids=["removed", "a stray of another cluster"],
+)
+def test_who_has_nothing_to_say_learns_all_the_same_that_it_is_refused(
+    tmp_path: Path, receiver: dict[str, Any], reason: type[RaftdError]
+) -> None:
+    async def scenario() -> None:
+        sender, peer = Sender(tmp_path), Receiver(tmp_path, **receiver)
+        looked: list[bool] = []
+        lonely = False
+
+        def is_lonely() -> bool:
+            looked.append(lonely)
+            return lonely
+
+        async with connected(sender, peer):
+            knocking = asyncio.create_task(sender.network.knock_while(is_lonely, every_s=0.01))
+            await eventually(lambda: len(looked) > 5, 10, "it has looked around")
+            assert not sender.unreachable, "nobody was asked"
+            lonely = True
+            await eventually(lambda: sender.refusals, 10, "the refusal")
+            knocking.cancel()
+            await asyncio.gather(knocking, return_exceptions=True)
+            assert {type(error) for error in sender.refusals} == {reason}
+            assert sender.refusals[0].try_
 
     run(scenario())
