@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -18,7 +19,7 @@ from raftd.blobs.fetch import Fetcher
 from raftd.blobs.local import LocalBlobs
 from raftd.blobs.replicate import Replicator
 from raftd.config import Config, lease_ms, read_token
-from raftd.errors import ConfigError, UnknownKind
+from raftd.errors import ConfigError, OldCopy, StorageError, StoreTwice, UnknownKind
 from raftd.executor.config import ExecutorConfig
 from raftd.executor.executor import Executor
 from raftd.executor.kernel import boottime_ms
@@ -117,6 +118,7 @@ class Server:
             identity.name,
             read_token(config.token_file),
             config.address,
+            secrets.randbits(64),
         )
         self._clock = SystemClock()
         self._cluster_clock = ClusterClock(self._clock)
@@ -158,7 +160,7 @@ class Server:
             self._state,
             self._members,
             self._set_peers,
-            fatal,
+            self._halt,
         )
         self._network.on_refused = self._roster.refused
         applier.on_effects(self._roster.on_effects)
@@ -235,6 +237,15 @@ class Server:
     def slots_ready(self) -> bool:
         """Every slot process is warm, and the executor is attached to a leader."""
         return bool(self._executor.attached_to) and self._executor.slots_ready == self._config.slots
+
+    def _halt(self, error: BaseException) -> None:
+        """This node must not go on; where its store is not the only one of its kind, it must never again."""
+        if isinstance(error, OldCopy | StoreTwice):
+            try:
+                self._directory.condemn(error.message)
+            except StorageError as failure:
+                log.error("%s", failure.message)
+        self._fatal(error)
 
     def _on_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -324,7 +335,7 @@ class Server:
             transport=GrpcAttachTransport(self._caller),
             results=results,
             blobs=results,
-            fatal=self._fatal,
+            fatal=self._halt,
         )
 
     def _services(self) -> Services:

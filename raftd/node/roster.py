@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from raftd.errors import RaftdError, StorageError, StoreRemoved
+from raftd.errors import OldCopy, RaftdError, StoreRemoved, StoreTwice
 from raftd.node.members import Members, MemberView
 from raftd.scheduler.effects import Effect, MembersChanged, NodeChanged
 from raftd.scheduler.state import State
@@ -74,8 +74,11 @@ class Roster:
         """A peer takes nothing from this node.
 
         One that says "removed" is enough: it is of this cluster and the store that was meant, or it would have said
-        that first, and no store that was removed comes back. Everything else may be that one's own mistake.
+        that first, and no store that was removed comes back. So is one that has heard a copy. Everything else may be
+        that one's own mistake.
         """
+        if isinstance(error, OldCopy | StoreTwice):
+            self._on_fatal(error)
         if isinstance(error, StoreRemoved) and not self._removed.is_set():
             log.warning("a peer says: %s", error.message)
             self._refusal = error
@@ -121,7 +124,7 @@ class Roster:
             and node.incarnation > (mine := self._incarnation())
         ):
             self._on_fatal(
-                StorageError(
+                OldCopy(
                     f"this data directory is an old copy: the cluster knows incarnation {node.incarnation} of store "
                     f"{self._store_id:016x}, this directory has given out {mine}",
                     try_="what it promised since is lost: remove the node, and let it join with a new directory",

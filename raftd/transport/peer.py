@@ -50,6 +50,7 @@ def peer_header(local: LocalNode, incarnation: int, remote: RemoteNode) -> pb.Pe
         receiver_store_id=remote.store_id,
         receiver_name=remote.name,
         sender_address=local.address,
+        sender_start=local.start,
     )
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from raftd.errors import StoreRemoved, WrongIdentity
+from raftd.errors import NoLeader, OldCopy, StoreRemoved, StoreTwice, WrongIdentity
 from raftd.node.members import Members, MemberView
 from raftd.node.roster import Roster
 from raftd.scheduler.effects import MembersChanged
@@ -86,6 +86,15 @@ def test_who_was_removed_while_it_was_down_learns_it_from_a_refusal_and_from_no_
             await asyncio.wait_for(removed, 10)
 
     run(scenario())
+
+
+def test_who_is_told_of_another_process_of_its_store_does_not_go_on() -> None:
+    watched = Watched()
+    told = [StoreTwice("two"), OldCopy("a later one")]
+    for error in (NoLeader("nobody"), *told):
+        watched.roster.refused(error)
+    assert watched.fatal == told
+    assert not watched.roster.is_removed
 
 
 def test_peers_are_the_members_as_they_come_and_go() -> None:
