@@ -60,6 +60,7 @@ from raftd.transport.base import LocalNode, RemoteNode
 from raftd.transport.blobs import GrpcPeerBlobs
 from raftd.transport.caller import Caller
 from raftd.transport.faults import FaultTable
+from raftd.transport.greeting import Greeting
 from raftd.transport.network import Network
 from raftd.transport.reads import PeerReads
 from raftd.transport.snapshot_stream import SnapshotSender
@@ -152,7 +153,7 @@ class Server:
             Policy(config.snapshot_entries, config.snapshot_log_bytes, config.kept_entries),
         )
         self._network.on_unreachable = self.node.unreachable
-        self.membership = Membership(self.node, self._members)
+        self.membership = Membership(self.node, self._members, Greeting(self._caller).greet)
         self._roster = Roster(
             identity.name,
             identity.store_id,

@@ -46,7 +46,7 @@ class ClusterView:
 
     @property
     def degraded(self) -> bool:
-        """Whether anything is not as it should be: no leader, no full set of voters, a node lost or silent, a full disk."""
+        """Whether anything is not as it should be: no leader, not all voters, a node lost or silent, a full disk."""
         return (
             self.stale
             or self.status.leader is None
