@@ -125,7 +125,7 @@ def test_the_store_id_of_a_node_that_joins_can_be_given(raftd: Raftd, tmp_path: 
     code, out, _ = raftd(*joining(tmp_path / "data", "--store-id", "ab", "-o", "json"))
     assert code == 0
     assert json.loads(out) == {
-        "data_dir": str(tmp_path / "data"), "name": "n4", "store_id": "00000000000000ab", "joins": True,
+        "data_dir": str(tmp_path / "data"), "name": "n4", "store_id": "00000000000000ab", "joins": True, "worker": False,
     }  # fmt: skip
 
 
