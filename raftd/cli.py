@@ -72,7 +72,12 @@ def init(
         str | None,
         typer.Option(help="With --join or --worker: 16 hex digits that no store ever had. [default: random]"),
     ] = None,
-    segment_bytes: Annotated[int, typer.Option(help="Size of the first log segment.")] = 16 * 1024 * 1024,
+    segment_bytes: Annotated[
+        int | None, typer.Option(help="Size of the first log segment. [default: as for run]")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The TOML file that the node will run with: its segment_bytes counts.")
+    ] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="plain or json.")] = "plain",
 ) -> None:
     """Make a node's data directory: a founder's, (--join) that of a node that will be let in, or (--worker) a worker's.
@@ -81,7 +86,7 @@ def init(
     store id, printed, is what `raftctl node add` lets in. A worker's first start makes its directory by itself, too.
     """
     from raftd import founding
-    from raftd.config import hex_id
+    from raftd.config import hex_id, load
 
     if output not in ("plain", "json"):
         raise ConfigError(f"--output {output} is neither plain nor json")
@@ -94,13 +99,14 @@ def init(
             "a founder is named among the --member options, with its store id",
             try_="--member NAME=STORE_ID@HOST:PORT for each founder, or --join, or --worker",
         )
+    settings = load({"data_dir": data_dir, "segment_bytes": segment_bytes}, os.environ, config)
     if worker:
         wanted = None if store_id is None else hex_id("store id", store_id)
         store = f"{founding.employ(data_dir, name, hex_id('cluster id', cluster_id), wanted):016x}"
     elif join:
-        store = f"{founding.join(data_dir, name, cluster_id, store_id, segment_bytes):016x}"
+        store = f"{founding.join(data_dir, name, cluster_id, store_id, settings.segment_bytes):016x}"
     else:
-        store = f"{founding.found(data_dir, name, cluster_id, member or (), segment_bytes):016x}"
+        store = f"{founding.found(data_dir, name, cluster_id, member or (), settings.segment_bytes):016x}"
     if output == "json":
         typer.echo(
             json.dumps(

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 
-from raftd.config import Config
+from raftd.config import Config, read_token
 from raftd.errors import (
     ConfigError,
     NameTaken,
@@ -24,6 +24,7 @@ from raftd.errors import (
     RaftdError,
     StorageError,
     StoreRemoved,
+    StoreTwice,
     Unavailable,
     UnknownFormat,
     WrongIdentity,
@@ -101,7 +102,6 @@ def _open_worker(config: Config) -> WorkerDirectory:
 
 async def _ask_cluster_id(config: Config) -> int:
     from raftd.transport.guides import ask_cluster_id
-    from raftd.wiring.parts import read_token
 
     if not config.join:
         raise ConfigError("no node of the cluster is named", try_="--join HOST:PORT,... of some members")
@@ -163,7 +163,9 @@ def end_process(error: BaseException) -> None:
         print(f"try: {error.try_}", file=sys.stderr)
     logging.shutdown()
     sys.stderr.flush()
-    foreign = isinstance(error, StorageError | UnknownFormat | OldCopy | NameTaken | StoreRemoved)
+    foreign = isinstance(
+        error, StorageError | UnknownFormat | OldCopy | StoreTwice | NameTaken | StoreRemoved
+    )
     os._exit(STORAGE_EXIT_CODE if foreign else FATAL_EXIT_CODE)
 
 

@@ -26,12 +26,15 @@ from raftd.storage.directory import (
 from raftd.storage.errors import StorageFailed
 from raftd.storage.filesystem import FileSystem, Lock, RealFileSystem
 from raftd.storage.identity import (
+    CONDEMNED_FILE,
     IDENTITY_FILE,
     Identity,
+    check_condemned,
     check_identity,
     read_identity,
     read_incarnation,
     replace_file,
+    write_condemned,
     write_identity,
     write_incarnation,
 )
@@ -102,8 +105,8 @@ class WorkerDirectory:
             name: the worker it must belong to, if that is known.
             cluster_id: the cluster it must belong to, if that is known.
 
-        Raises ``NotInitialised``, ``DataDirectoryLocked``, ``WrongIdentity``, ``UnknownFormat``, ``DamagedLog``,
-        ``StorageFailed``.
+        Raises ``NotInitialised``, ``DataDirectoryLocked``, ``WrongIdentity``, ``Condemned``, ``UnknownFormat``,
+        ``DamagedLog``, ``StorageFailed``.
         """
         fs = RealFileSystem()
         try:
@@ -112,6 +115,7 @@ class WorkerDirectory:
             try:
                 identity = read_identity(fs, path)
                 check_identity(identity, path, name=name, cluster_id=cluster_id, worker=True)
+                check_condemned(fs, path)
                 opened = cls(fs, path, lock, identity, read_incarnation(fs, path, identity.store_id))
                 opened.next_incarnation()
             except BaseException:
@@ -169,6 +173,13 @@ class WorkerDirectory:
             replace_file(self._fs, self.path, NODES_FILE, data)
         except OSError as error:
             raise StorageFailed(f"writing {self.path}/{NODES_FILE}", error) from error
+
+    def condemn(self, reason: str) -> None:
+        """Have every later ``open`` refuse it: the cluster will not have this store back. Raises ``StorageFailed``."""
+        try:
+            write_condemned(self._fs, self.path, reason)
+        except OSError as error:
+            raise StorageFailed(f"writing {CONDEMNED_FILE} in {self.path}", error) from error
 
     def close(self) -> None:
         """Give the lock up."""

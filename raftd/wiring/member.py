@@ -132,8 +132,9 @@ class Server:
             self._state,
             self._members,
             self._set_peers,
-            fatal,
+            parts.halt,
         )
+        self._network.on_refused = self._roster.refused
         applier.on_effects(self._roster.on_effects)
         applier.on_restored(self._roster.on_restored)
         self._bulletin = Bulletin(self.node, self._members)
@@ -166,7 +167,8 @@ class Server:
             started.push_async_callback(self.node.stop)
             started.push_async_callback(self.snapshots.close)
             self.node.start(self._leadership, self.snapshots)
-            for work in (self._roster.run(), self.membership.run(), self._bulletin.run()):
+            knocking = self._network.knock_while(lambda: not self.node.leader)
+            for work in (self._roster.run(), self.membership.run(), self._bulletin.run(), knocking):
                 self._parts.watch(asyncio.create_task(work), started)
             started.push_async_callback(self._host.stop, SERVER_GRACE_S)
             await self._host.start()
@@ -186,7 +188,7 @@ class Server:
     async def removed(self) -> None:
         """Return when this node was removed from the cluster, and has had the time to say that it knows.
 
-        Raises StoreRemoved: it had been, before it started.
+        Raises StoreRemoved: it had been, before it started or while it could not hear of it.
         """
         await self._roster.removed(self._directory.recovered.hard_state.commit)
         await asyncio.sleep(REMOVED_GRACE_S)

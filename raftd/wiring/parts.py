@@ -6,10 +6,11 @@ What may live here: construction of what members and workers share.
 from __future__ import annotations
 
 import asyncio
+import logging
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Protocol
 
 from raftd.blobs.disk import DiskBlobs
@@ -17,8 +18,8 @@ from raftd.blobs.fetch import Fetcher
 from raftd.blobs.local import LocalBlobs
 from raftd.blobs.peers import BlobDirectory
 from raftd.blobs.replicate import Replicator
-from raftd.config import Config
-from raftd.errors import ConfigError
+from raftd.config import Config, read_token
+from raftd.errors import OldCopy, StorageError, StoreTwice
 from raftd.executor.config import ExecutorConfig
 from raftd.executor.executor import Executor
 from raftd.executor.protocols import BlobSource, LeaderWatch, ResultStore
@@ -29,6 +30,8 @@ from raftd.transport.base import LocalNode, RemoteNode
 from raftd.transport.blobs import GrpcPeerBlobs
 from raftd.transport.caller import Caller
 from raftd.transport.faults import FaultTable
+
+log = logging.getLogger(__name__)
 
 SERVER_GRACE_S = 1.0
 
@@ -52,6 +55,9 @@ class Directory(Protocol):
 
     def next_incarnation(self) -> int:
         """Raise the incarnation, durably, and return it."""
+
+    def condemn(self, reason: str) -> None:
+        """Have every later start refuse it."""
 
     def close(self) -> None:
         """Give the lock up."""
@@ -82,6 +88,7 @@ class Parts:
             identity.name,
             read_token(config.token_file),
             config.address,
+            secrets.randbits(64),
         )
         self.registry = registry.load()
         self.faults = FaultTable(identity.name, config.data_dir / FAULTS_FILE, config.fault_injection)
@@ -124,8 +131,17 @@ class Parts:
             transport=GrpcAttachTransport(self.caller),
             results=results,
             blobs=blobs,
-            fatal=self.fatal,
+            fatal=self.halt,
         )
+
+    def halt(self, error: BaseException) -> None:
+        """This node must not go on; where its store is not the only one of its kind, it must never again."""
+        if isinstance(error, OldCopy | StoreTwice):
+            try:
+                self.directory.condemn(error.message)
+            except StorageError as failure:
+                log.error("%s", failure.message)
+        self.fatal(error)
 
     def is_ready(self, executor: Executor) -> bool:
         """Every slot process is warm, and the executor is attached to a leader."""
@@ -147,20 +163,3 @@ class Parts:
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def read_token(file: Path | None) -> str:
-    """The token in a file; empty for none.
-
-    Raises:
-        ConfigError: it cannot be read, or holds none.
-    """
-    if file is None:
-        return ""
-    try:
-        token = file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the token file {file}: {error}") from None
-    if not token or any(not "!" <= character <= "~" for character in token):
-        raise ConfigError(f"the token file {file} holds no token", try_="one line of printable characters")
-    return token
