@@ -147,8 +147,9 @@ class Discovery:
         """Listen to one member after the other; until it is cancelled."""
         pause_s = FIRST_PAUSE_S
         while True:
-            for name, store_id, address in self._to_ask():
-                if await self._listen(name, store_id, address):
+            for one in self._to_ask():
+                # Who was a member when the round began may have left since.
+                if one in self._to_ask() and await self._listen(*one):
                     pause_s = FIRST_PAUSE_S
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, MAX_PAUSE_S)

@@ -49,9 +49,11 @@ class WorkerServer:
             )
         self.members = Discovery(GrpcGuides(parts.caller), config.join, known, directory.remember)
         peers = parts.peer_blobs(self.members.remote)
-        blobs = AskedDirectory(self.members, peers)
-        results = WorkerBlobs(parts.blobs, parts.replicator(peers, blobs), parts.fetcher(peers, blobs), blobs)
-        self.executor = parts.executor("worker", self.members, results, results)
+        asked = AskedDirectory(self.members, peers)
+        self.blobs = WorkerBlobs(
+            parts.blobs, parts.replicator(peers, asked), parts.fetcher(peers, asked), asked
+        )
+        self.executor = parts.executor("worker", self.members, self.blobs, self.blobs)
         services = Services(
             scheduler=WorkerScheduler(parts.local.name, self.executor.open_logs, self.members),
             admin=WorkerAdmin(
