@@ -8,6 +8,7 @@ let it in: whoever is interrupted in between leaves something that `begin` takes
 import re
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,15 +46,14 @@ def begin(launcher: Launcher, name: str | None, timeout_s: float) -> NodeRecord:
         else:
             node = left
         launcher.directory.node(name).mkdir(mode=0o700, exist_ok=True)
-    try:
+    with ExitStack() as unless_it_serves:
+        if left is None:
+            unless_it_serves.callback(undo, launcher, name)
         launcher.progress(f"starting {name}")
         if not launcher.directory.data(name).exists():
             launcher.command.init(launcher.directory, record, node)
         launcher.start_nodes([name], max(0.0, deadline - time.monotonic()))
-    except BaseException:
-        if left is None:
-            undo(launcher, name)
-        raise
+        unless_it_serves.pop_all()
     return node
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from contextlib import ExitStack
 from zlib import crc32
 
 from raftd.raft.types import Configuration, Snapshot
@@ -367,11 +368,11 @@ def _open(fs: FileSystem, path: str, cluster_id: int) -> SnapshotReader:
         file = fs.open_read(path)
     except OSError as error:
         raise StorageFailed(f"opening the snapshot {path}", error) from error
-    try:
-        return SnapshotReader(path, file, cluster_id)
-    except BaseException:
-        file.close()
-        raise
+    with ExitStack() as unless_read:
+        unless_read.callback(file.close)
+        reader = SnapshotReader(path, file, cluster_id)
+        unless_read.pop_all()
+    return reader
 
 
 def _encode_header(cluster_id: int, place: Snapshot, received: bool) -> bytes:
