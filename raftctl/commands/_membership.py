@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from raftctl.cluster import control, joining
 from raftctl.cluster.layout import NodeRecord
-from raftctl.cluster.readiness import look
+from raftctl.cluster.readiness import ClusterView, look, wait_for
 from raftctl.commands.local import LocalCluster, local_cluster, progress, showing_logs
 from raftctl.context import Invocation
 from raftctl.errors import CliError, ExitCode, RaftctlError
@@ -70,6 +70,47 @@ def add(asked: Invocation, name: str | None, *, learner: bool, replaced: str | N
     _say_kept(asked, old, kept)
     if not learner:
         _advise(asked, membership)
+
+
+def add_worker(asked: Invocation, name: str | None) -> None:
+    """Starts a new worker and waits until it is ready to work. Nobody lets it in: it asks by itself."""
+    began = time.monotonic()
+    deadline = began + asked.timeout_s(TIMEOUT_S)
+    with local_cluster(asked) as cluster, showing_logs(cluster):
+        node = joining.begin(cluster.launcher, name, deadline - began, worker=True)
+        try:
+            _until_ready(cluster, node, deadline)
+        except CliError:
+            joining.undo(cluster.launcher, node.name)
+            raise
+    took_s = time.monotonic() - began
+    value = {
+        "cluster": cluster.name,
+        "node": node.name,
+        "store_id": node.store_id,
+        "address": node.address,
+        "role": "worker",
+        "elapsed_ms": round(took_s * 1000),
+    }
+    text = f"added {node.name}: a worker after {took_s:.1f} s"
+    emit(asked, value, [node.name], lambda: node.name if asked.quiet else text)
+
+
+def _until_ready(cluster: LocalCluster, node: NodeRecord, deadline: float) -> None:
+    nodes = (*cluster.record().members, node)
+
+    def lacks(seen: ClusterView) -> str:
+        lack = seen.missing().get(node.name, "")
+        return f"{node.name} {lack}" if lack else ""
+
+    wait_for(
+        nodes,
+        cluster.nodes,
+        deadline,
+        lacks,
+        cluster.launcher.progress,
+        lambda: joining.check_runs(cluster.launcher, node),
+    )
 
 
 def promote(asked: Invocation, node: str) -> None:
