@@ -106,7 +106,7 @@ def run(
     ] = None,
     slots: Annotated[int | None, typer.Option(help="Attempts that run at once.")] = None,
     allow: Annotated[
-        list[str] | None, typer.Option(help="Offer a kind that is off by default: shell.")
+        list[str] | None, typer.Option(help="Offer a kind that is off by default: shell, python.")
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; may be repeated.")] = None,
     token_file: Annotated[Path | None, typer.Option(help="The token that every call must carry.")] = None,
@@ -136,6 +136,11 @@ def run(
     slot_nice: Annotated[int | None, typer.Option(help="CPU niceness of the slots.")] = None,
     stop_grace_ms: Annotated[int | None, typer.Option(help="Between TERM and KILL of an attempt.")] = None,
     output_limit_bytes: Annotated[int | None, typer.Option(help="Captured output of an attempt.")] = None,
+    task_cpu_ms: Annotated[int | None, typer.Option(help="CPU time that ends an attempt.")] = None,
+    task_memory_bytes: Annotated[int | None, typer.Option(help="Memory that ends an attempt.")] = None,
+    task_file_bytes: Annotated[int | None, typer.Option(help="Size of a file that ends an attempt.")] = None,
+    task_output_bytes: Annotated[int | None, typer.Option(help="Output that ends an attempt.")] = None,
+    task_processes: Annotated[int | None, typer.Option(help="Processes at once that end an attempt.")] = None,
     log_file: Annotated[Path | None, typer.Option(help="Where to log; default: stderr.")] = None,
     log_file_bytes: Annotated[int | None, typer.Option(help="At this size the log file is rotated.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,

@@ -12,7 +12,6 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from raftd.blobs.disk import DiskBlobs
 from raftd.blobs.fetch import Fetcher
@@ -20,7 +19,7 @@ from raftd.blobs.local import LocalBlobs
 from raftd.blobs.replicate import Replicator
 from raftd.config import Config, lease_ms
 from raftd.errors import ConfigError, UnknownKind
-from raftd.executor.config import ExecutorConfig
+from raftd.executor.config import ExecutorConfig, limits_of
 from raftd.executor.executor import Executor
 from raftd.executor.kernel import boottime_ms
 from raftd.node.applier import Applier
@@ -44,6 +43,7 @@ from raftd.raft.types import NodeId
 from raftd.scheduler.machine import StateMachine
 from raftd.scheduler.state import State
 from raftd.services.admin import AdminService
+from raftd.services.auth import read_token
 from raftd.services.blobs import BlobsService
 from raftd.services.cluster_view import ClusterView
 from raftd.services.consensus import ConsensusService
@@ -98,7 +98,7 @@ class Server:
         fatal: what to do when it cannot go on.
 
     Raises:
-        ConfigError: the token or the trace file cannot be opened, or the port is in use.
+        ConfigError: the token or the trace file cannot be opened, the port is in use, or no kind has an allowed name.
         StoreRemoved: this store was removed from its cluster.
         StorageError: the snapshot cannot be read.
         UnknownFormat: what the directory holds is of a newer version.
@@ -109,7 +109,6 @@ class Server:
         self._directory = directory
         self._fatal = fatal
         identity = directory.identity
-        self._fatal = fatal
         self._start = start = start_of(directory)
         self._started = AsyncExitStack()
         self._handing_over = True
@@ -117,12 +116,15 @@ class Server:
             identity.cluster_id,
             identity.store_id,
             identity.name,
-            _read_token(config.token_file),
+            read_token(config.token_file),
             config.address,
         )
         self._clock = SystemClock()
         self._cluster_clock = ClusterClock(self._clock)
         self._registry = registry.load()
+        self._registry.check_allowed(config.allow)
+        for name, why in self._registry.broken.items():
+            log.warning("the entry point %s of %s is not used: %s", name, registry.GROUP, why)
         self._faults = FaultTable(identity.name, config.data_dir / FAULTS_FILE, config.fault_injection)
         self._network = Network(self._local, directory.incarnation, self._faults)
         self._caller = Caller(self._local, self._faults)
@@ -302,7 +304,9 @@ class Server:
         peers = GrpcPeerBlobs(self._caller, self._blobs, self._remote_by_name)
         self._replicator = Replicator(local.name, self._blobs, peers, self._blob_directory.is_up)
         self._fetcher = Fetcher(local.name, self._blobs, peers, self._blob_directory)
-        results = ResultBlobs(self._blobs, self._replicator, self._fetcher, self._blob_directory)
+        results = ResultBlobs(
+            self._blobs, self._replicator, self._fetcher, self._blob_directory, lambda: self._blobs_service
+        )
         self._executor = Executor(
             ExecutorConfig(
                 data_dir=config.data_dir,
@@ -317,6 +321,8 @@ class Server:
                 stop_grace_ms=config.stop_grace_ms,
                 nice=config.slot_nice,
                 output_limit_bytes=config.output_limit_bytes,
+                output_over_bytes=config.task_output_bytes,
+                limits=limits_of(config),
             ),
             incarnation=self._directory.incarnation,
             next_incarnation=self._next_incarnation,
@@ -329,6 +335,15 @@ class Server:
 
     def _services(self) -> Services:
         forwarder = Forwarder(self.node, self._remote, self._caller)
+        self._blobs_service = BlobsService(
+            local=self._local,
+            blobs=self._blobs,
+            replicator=self._replicator,
+            fetcher=self._fetcher,
+            directory=self._blob_directory,
+            node=self.node,
+            forwarder=forwarder,
+        )
         facts = Facts(
             self.node,
             self._storage,
@@ -389,15 +404,7 @@ class Server:
                 snapshots=self.snapshots,
                 reads=self.node,
             ),
-            blobs=BlobsService(
-                local=self._local,
-                blobs=self._blobs,
-                replicator=self._replicator,
-                fetcher=self._fetcher,
-                directory=self._blob_directory,
-                node=self.node,
-                forwarder=forwarder,
-            ),
+            blobs=self._blobs_service,
             stores=facts,
         )
 
@@ -418,7 +425,9 @@ class Server:
         try:
             self._registry.check(kind, args)
         except UnknownKind:
-            return  # other nodes may offer it; the state machine knows every kind that was ever offered
+            # Other nodes may offer it; the state machine knows every kind that was ever offered.
+            if kind in self._registry.broken and kind not in self._state().kinds:
+                raise
 
     async def _next_incarnation(self) -> int:
         return await asyncio.to_thread(self._directory.next_incarnation)
@@ -436,15 +445,3 @@ def _log_in_memory(directory: DataDirectory, kept_entries: int) -> LogStore:
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def _read_token(file: Path | None) -> str:
-    if file is None:
-        return ""
-    try:
-        token = file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the token file {file}: {error}") from None
-    if not token or any(not "!" <= character <= "~" for character in token):
-        raise ConfigError(f"the token file {file} holds no token", try_="one line of printable characters")
-    return token

@@ -49,6 +49,8 @@ class Cluster:
 
     name: str
     home: Path
+    path: tuple[Path, ...] = ()
+    """Directories with packages that its nodes find besides the project's."""
 
     @property
     def directory(self) -> Path:
@@ -63,7 +65,7 @@ class Cluster:
             **kept,
             "XDG_STATE_HOME": str(self.home),
             "RAFTCTL_CLUSTER": self.name,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, *self.path))),
             "NO_COLOR": "1",
         }
 

@@ -194,6 +194,10 @@ class FakeStore:
         self.kept[digest] = data
         return BlobRef(digest, len(data)), ("n1", "n2")
 
+    async def put_file(self, path: Path) -> BlobRef:
+        ref, _ = await self.put(await asyncio.to_thread(path.read_bytes))
+        return ref
+
     async def fetch(self, digest: str) -> Path:
         if digest not in self.kept or self._directory is None:
             raise BlobNotFound(f"no blob {digest}")
