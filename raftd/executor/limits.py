@@ -11,7 +11,7 @@ import errno
 import signal
 from dataclasses import astuple, dataclass
 
-FENCE_S = 2
+FENCE_S = 1
 """CPU time from the exception that says so to the signal that ends a task which does not listen."""
 
 

@@ -10,17 +10,19 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from raftd.blobs.ref import FRAME_BYTES
+from raftd.errors import BlobNotFound, PeerUnreachable, RaftdError
 from raftd.node.members import Members
 from raftd.scheduler import queries
 from raftd.scheduler.model import BlobRecord, BlobRef, Health
 from raftd.scheduler.state import State
 
 REPLICATE_TIMEOUT_MS = 30_000
+ASK_TIMEOUT_S = 5.0
 
 
 class Directory:
@@ -44,14 +46,105 @@ class Directory:
         return known is None or known.health is Health.UP
 
 
+class Asked(Protocol):
+    """Members who are asked for their directory (``raftd.transport.blobs.GrpcPeerBlobs``)."""
+
+    async def record(self, node: str, digest: str, timeout_s: float) -> BlobRecord:
+        """What that member's directory says of a blob."""
+
+    async def enter(self, node: str, ref: BlobRef, holders: Sequence[str], timeout_s: float) -> None:
+        """Have that member see to it that the directory knows who holds a blob."""
+
+
+class Known(Protocol):
+    """What a worker knows of the members (``raftd.node.discovery.Discovery``)."""
+
+    @property
+    def leader_name(self) -> str:
+        """The leader's name; empty while there is doubt."""
+
+    def voters(self) -> Sequence[str]:
+        """Names of the voters."""
+
+
+class AskedDirectory:
+    """The replicated blob directory for a node that holds no log: what is needed of it is asked for, and not kept.
+
+    Args:
+        known: the members.
+        asked: the way to ask one.
+    """
+
+    def __init__(self, known: Known, asked: Asked) -> None:
+        self._known = known
+        self._asked = asked
+        self._records: dict[str, BlobRecord] = {}
+
+    async def learn(self, digest: str) -> None:
+        """Have ``record`` know this blob, until ``forget``.
+
+        Raises:
+            BlobNotFound: the leader knows of no such blob.
+            RaftdError: no member could say.
+        """
+
+        async def learn(name: str) -> None:
+            self._records[digest] = await self._asked.record(name, digest, ASK_TIMEOUT_S)
+
+        await self._first_voter(learn)
+
+    async def enter(self, ref: BlobRef, holders: Sequence[str]) -> None:
+        """Have the cluster know who holds a blob that a task has put.
+
+        Raises:
+            RaftdError: no member could see to it, or that is not known; it may be tried again.
+        """
+        await self._first_voter(lambda name: self._asked.enter(name, ref, holders, ASK_TIMEOUT_S))
+
+    async def _first_voter(self, ask: Callable[[str], Awaitable[None]]) -> None:
+        """Ask the leader, then the other voters, until one has answered."""
+        leader = self._known.leader_name
+        voters = [leader] if leader else []
+        voters += [name for name in self._known.voters() if name != leader]
+        failure: RaftdError = PeerUnreachable("no voter is known")
+        for name in voters:
+            try:
+                await ask(name)
+                return
+            except BlobNotFound:
+                raise  # only the leader says so
+            except RaftdError as error:
+                failure = error
+        raise failure
+
+    def forget(self, digest: str) -> None:
+        """Who holds it may change from now on."""
+        self._records.pop(digest, None)
+
+    def record(self, digest: str) -> BlobRecord | None:
+        """Who holds these bytes, as it was learned; None where it was not."""
+        return self._records.get(digest)
+
+    def voters(self) -> Sequence[str]:
+        """Names of the voters."""
+        return self._known.voters()
+
+    def is_up(self, node: str) -> bool:
+        """Which nodes are up is not known here: they are tried."""
+        return True
+
+
 class LocalStore(Protocol):
     """This node's own blobs (``raftd.blobs.local.LocalBlobs``)."""
 
-    async def put(self, frames: AsyncIterable[bytes], *, size_bytes: int) -> BlobRef:
+    async def put(self, frames: AsyncIterable[bytes], *, size_bytes: int, pinned: bool = True) -> BlobRef:
         """Store so many bytes, fsynced."""
 
     async def put_bytes(self, data: bytes, *, pinned: bool = True) -> BlobRef:
         """Store bytes, fsynced."""
+
+    async def unpin(self, digest: str) -> None:
+        """Make a replica a copy that may be evicted."""
 
 
 class Replicas(Protocol):
@@ -71,21 +164,30 @@ class Fetches(Protocol):
 
 
 class Voters(Protocol):
-    """Who shall hold what is stored (``Directory``)."""
+    """Who votes."""
 
     def voters(self) -> Sequence[str]:
-        """Names of the voters, in the order of the membership."""
+        """Names of the voters."""
 
 
 class Enters(Protocol):
-    """The way into the directory (``raftd.services.blobs.BlobsService``)."""
+    """The way into the directory (``raftd.services.blobs.BlobsService``, ``AskedDirectory``)."""
 
     async def enter(self, ref: BlobRef, holders: Sequence[str]) -> None:
-        """Has the directory know who holds a blob."""
+        """Have the directory know who holds a blob."""
 
 
 class ResultBlobs:
-    """Where large results go, and where tasks get blobs from and put some."""
+    """Where large results go, and where tasks get blobs from and put some.
+
+    Args:
+        local: this node's blobs.
+        replicas: makes copies on other nodes.
+        fetches: brings copies here.
+        directory: who votes.
+        enters: the way into the directory, asked for when it is needed, for a member's is made after its executor.
+        counts: whether this node may be one of those that are counted on; if not, what it keeps may be evicted.
+    """
 
     def __init__(
         self,
@@ -94,10 +196,11 @@ class ResultBlobs:
         fetches: Fetches,
         directory: Voters,
         enters: Callable[[], Enters],
+        *,
+        counts: bool = True,
     ) -> None:
-        self._enters = (
-            enters  # asked for when it is needed: it is made after the executor, and needs all of this
-        )
+        self._counts = counts
+        self._enters = enters
         self._local = local
         self._replicas = replicas
         self._fetches = fetches
@@ -109,7 +212,7 @@ class ResultBlobs:
         Raises:
             NotEnoughReplicas: too few voters could be reached; it may be tried again.
         """
-        ref = await self._local.put_bytes(data, pinned=True)
+        ref = await self._local.put_bytes(data, pinned=self._counts)
         return ref, await self._replicate(ref)
 
     async def put_file(self, path: Path) -> BlobRef:
@@ -125,18 +228,23 @@ class ResultBlobs:
         file = await asyncio.to_thread(path.open, "rb")
         with file:
             size_bytes = os.fstat(file.fileno()).st_size
-            ref = await self._local.put(_frames(file, size_bytes), size_bytes=size_bytes)
+            frames = _frames(file, size_bytes)
+            ref = await self._local.put(frames, size_bytes=size_bytes, pinned=self._counts)
         await self._enters().enter(ref, await self._replicate(ref))
         return ref
 
     async def _replicate(self, ref: BlobRef) -> tuple[str, ...]:
         voters = list(self._directory.voters())
-        return await self._replicas.replicate(
-            ref.digest,
-            candidates=voters,
-            replicas=len(voters) // 2 + 1,
-            timeout_ms=REPLICATE_TIMEOUT_MS,
-        )
+        try:
+            return await self._replicas.replicate(
+                ref.digest,
+                candidates=voters,
+                replicas=len(voters) // 2 + 1,
+                timeout_ms=REPLICATE_TIMEOUT_MS,
+            )
+        finally:
+            if not self._counts:
+                await self._local.unpin(ref.digest)
 
     async def fetch(self, digest: str) -> Path:
         """A local file with the bytes of a blob.
@@ -145,6 +253,32 @@ class ResultBlobs:
             BlobNotFound: nobody who can be reached has it.
         """
         return await self._fetches.fetch(digest)
+
+
+class WorkerBlobs(ResultBlobs):
+    """The same on a worker, whose own copies nobody counts on: it may be gone for good the next moment."""
+
+    def __init__(
+        self, local: LocalStore, replicas: Replicas, fetches: Fetches, directory: AskedDirectory
+    ) -> None:
+        super().__init__(local, replicas, fetches, directory, lambda: directory, counts=False)
+        self._asked = directory
+
+    async def fetch(self, digest: str) -> Path:
+        """A local file with the bytes of a blob.
+
+        Raises:
+            BlobNotFound: nobody has it.
+            RaftdError: no member could be asked, or nobody who has it.
+        """
+        try:
+            return await super().fetch(digest)
+        except BlobNotFound:
+            await self._asked.learn(digest)
+        try:
+            return await super().fetch(digest)
+        finally:
+            self._asked.forget(digest)
 
 
 async def _frames(file: BinaryIO, size_bytes: int) -> AsyncIterator[bytes]:

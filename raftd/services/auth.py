@@ -1,27 +1,18 @@
 """Who may call: the cluster's token for everybody, and for other nodes their identity and the injected cuts.
 
-What may live here: interceptors that look at a call's metadata before its handler does, and the reading of the
-token. A call from another node is one that carries ``raftd-from``; a client carries none, is not asked for more than
-the token, and is never cut off.
+What may live here: interceptors that look at a call's metadata before its handler does. A call from another node is
+one that carries ``raftd-from``; a client carries none, is not asked for more than the token, and is never cut off.
 """
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
 
-from raftd.errors import (
-    ConfigError,
-    PeerUnreachable,
-    RaftdError,
-    StoreRemoved,
-    Unauthenticated,
-    WrongIdentity,
-)
+from raftd.errors import PeerUnreachable, RaftdError, StoreRemoved, Unauthenticated, WrongIdentity
 from raftd.services.identity import Identity, Stores
 from raftd.services.status import Context, abort_with
 from raftd.transport.base import LocalNode, caller_identity
@@ -165,20 +156,3 @@ def _refusing(
         await abort_with(context, error, more=more)
 
     return _like(handler, refuse)
-
-
-def read_token(file: Path | None) -> str:
-    """The token that every call must carry; empty where no file is named.
-
-    Raises:
-        ConfigError: the file cannot be read, or holds no token.
-    """
-    if file is None:
-        return ""
-    try:
-        token = file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the token file {file}: {error}") from None
-    if not token or any(not "!" <= character <= "~" for character in token):
-        raise ConfigError(f"the token file {file} holds no token", try_="one line of printable characters")
-    return token

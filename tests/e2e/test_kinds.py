@@ -31,7 +31,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three nodes with the example package, limits, and everything allowed."""
     home = tmp_path_factory.mktemp("kinds")
     (home / "settings.toml").write_text(SETTINGS)
-    made = dataclasses.replace(Cluster("test", home), path=(install(home / "site"),))
+    made = dataclasses.replace(Cluster("test", home), extra_path=(install(home / "site"),))
     allow = ("--allow", "shell", "--allow", "python")
     made.run("cluster", "up", "-n", "3", *allow, "--config", str(home / "settings.toml"))
     yield made

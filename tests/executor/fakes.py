@@ -50,6 +50,7 @@ class FakeLeaders:
     def __init__(self, leader: tuple[str, str] | None = None) -> None:
         self._leader = leader
         self._moved = asyncio.Event()
+        self.judged: list[tuple[str, tuple[str, str]]] = []
 
     def set(self, leader: tuple[str, str] | None) -> None:
         self._leader = leader
@@ -63,6 +64,12 @@ class FakeLeaders:
         while self._leader == seen:
             await self._moved.wait()
         return self._leader
+
+    def failed(self, leader: tuple[str, str], /) -> None:
+        self.judged.append(("failed", leader))
+
+    def worked(self, leader: tuple[str, str], /) -> None:
+        self.judged.append(("worked", leader))
 
 
 class FakeStream:
@@ -105,6 +112,7 @@ class FakeLeader:
         self.renewing = True
         self.recording = True
         self.welcoming = True
+        self.patience_s = WAIT_S
         self.refusal: Callable[[Hello], RaftdError | None] = lambda hello: None
         self.hellos: list[Hello] = []
         self.heartbeats: list[Heartbeat] = []
@@ -155,7 +163,7 @@ class FakeLeader:
         def told() -> AttemptEnded | None:
             return next((end for end in self.ended if end.token == token), None)
 
-        end = await eventually(told, WAIT_S, f"the end of {token}")
+        end = await eventually(told, self.patience_s, f"the end of {token}")
         assert end is not None
         return end
 
