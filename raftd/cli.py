@@ -131,13 +131,9 @@ def run(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Refuse a data directory of another node.")] = None,
     store_id: Annotated[str | None, typer.Option(help="Refuse a data directory of another store.")] = None,
-    cluster_id: Annotated[
-        str | None, typer.Option(help="Refuse a data directory of another cluster.")
-    ] = None,
+    cluster_id: Annotated[str | None, typer.Option(help="Refuse a directory of another cluster.")] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT to serve gRPC on.")] = None,
-    advertise: Annotated[
-        str | None, typer.Option(help="HOST:PORT under which others reach this node.")
-    ] = None,
+    advertise: Annotated[str | None, typer.Option(help="HOST:PORT that others reach it under.")] = None,
     slots: Annotated[int | None, typer.Option(help="Attempts that run at once.")] = None,
     allow: Annotated[
         list[str] | None, typer.Option(help="Offer a kind that is off by default: shell, python.")
@@ -152,9 +148,7 @@ def run(
     ] = None,
     tick_ms: Annotated[int | None, typer.Option(help="Raft's clock.")] = None,
     heartbeat_ticks: Annotated[int | None, typer.Option(help="Ticks between a leader's heartbeats.")] = None,
-    election_ticks: Annotated[
-        int | None, typer.Option(help="Base of the election timeout, in ticks.")
-    ] = None,
+    election_ticks: Annotated[int | None, typer.Option(help="Base of the election timeout.")] = None,
     segment_bytes: Annotated[int | None, typer.Option(help="Size of one log segment.")] = None,
     snapshot_entries: Annotated[int | None, typer.Option(help="Applied entries between snapshots.")] = None,
     snapshot_log_bytes: Annotated[

@@ -185,7 +185,7 @@ class ResultBlobs:
         replicas: makes copies on other nodes.
         fetches: brings copies here.
         directory: who votes.
-        enters: the way into the directory, asked for when it is needed, for a member's is made after its executor.
+        enters: the way into the directory.
         counts: whether this node may be one of those that are counted on; if not, what it keeps may be evicted.
     """
 
@@ -195,7 +195,7 @@ class ResultBlobs:
         replicas: Replicas,
         fetches: Fetches,
         directory: Voters,
-        enters: Callable[[], Enters],
+        enters: Enters,
         *,
         counts: bool = True,
     ) -> None:
@@ -230,7 +230,7 @@ class ResultBlobs:
             size_bytes = os.fstat(file.fileno()).st_size
             frames = _frames(file, size_bytes)
             ref = await self._local.put(frames, size_bytes=size_bytes, pinned=self._counts)
-        await self._enters().enter(ref, await self._replicate(ref))
+        await self._enters.enter(ref, await self._replicate(ref))
         return ref
 
     async def _replicate(self, ref: BlobRef) -> tuple[str, ...]:
@@ -261,7 +261,7 @@ class WorkerBlobs(ResultBlobs):
     def __init__(
         self, local: LocalStore, replicas: Replicas, fetches: Fetches, directory: AskedDirectory
     ) -> None:
-        super().__init__(local, replicas, fetches, directory, lambda: directory, counts=False)
+        super().__init__(local, replicas, fetches, directory, directory, counts=False)
         self._asked = directory
 
     async def fetch(self, digest: str) -> Path:

@@ -272,14 +272,7 @@ class Server:
         peers = parts.peer_blobs(self._remote_by_name)
         self._replicator = parts.replicator(peers, self._blob_directory)
         self._fetcher = parts.fetcher(peers, self._blob_directory)
-        results = ResultBlobs(
-            parts.blobs, self._replicator, self._fetcher, self._blob_directory, lambda: self._blobs_service
-        )
-        self._executor = parts.executor("voter", Leaders(self.node, self._members), results, results)
-
-    def _services(self) -> Services:
-        parts = self._parts
-        forwarder = Forwarder(self.node, self._remote, parts.caller)
+        self._forwarder = Forwarder(self.node, self._remote, parts.caller)
         self._blobs_service = BlobsService(
             local=self._local,
             blobs=parts.blobs,
@@ -287,8 +280,16 @@ class Server:
             fetcher=self._fetcher,
             directory=self._blob_directory,
             node=self.node,
-            forwarder=forwarder,
+            forwarder=self._forwarder,
         )
+        results = ResultBlobs(
+            parts.blobs, self._replicator, self._fetcher, self._blob_directory, self._blobs_service
+        )
+        self._executor = parts.executor("voter", Leaders(self.node, self._members), results, results)
+
+    def _services(self) -> Services:
+        parts = self._parts
+        forwarder = self._forwarder
         facts = Facts(
             self.node,
             self._storage,

@@ -98,7 +98,7 @@ class BlobNode:
     def results(self) -> ResultBlobs:
         """What its executor stores and fetches with."""
         fetcher = Fetcher(self.host.local.name, self.blobs, self.peers, self.log)
-        return ResultBlobs(self.blobs, self.replicator, fetcher, self.log, lambda: self.service)
+        return ResultBlobs(self.blobs, self.replicator, fetcher, self.log, self.service)
 
     def files(self) -> list[str]:
         """Everything that is on its disk."""
