@@ -107,9 +107,11 @@ def remove(asked: Invocation, node: str, *, force: bool, keep_data: bool) -> Non
     else:
         with local_cluster(asked) as local:
             cluster = local.name
-            name = _local_name(local, node)
             client = local.nodes.client()
             membership = client.members(timeout_s=ASK_S)
+            if not _is_local(local, node) and membership.member(node) is not None:
+                raise _runs_elsewhere(membership, node, cluster)
+            name = _local_name(local, node)
             if membership.member(name) is not None:
                 wait = _Wait(client, deadline, local.launcher.progress)
                 membership = _take_out(wait, name, force=force)
@@ -283,6 +285,17 @@ def _local_name(local: LocalCluster, word: str) -> str:
 
 def _is_local(cluster: LocalCluster, name: str) -> bool:
     return name in cluster.record().names
+
+
+def _runs_elsewhere(membership: Membership, name: str, cluster: str) -> CliError:
+    """Nothing of it can be stopped or removed from here, so only what the cluster knows of it can be changed."""
+    known = membership.member(membership.answered_by)
+    address = known.address if known is not None else "HOST:PORT"
+    return CliError(
+        f"{name} is a member, but no node of the local cluster {cluster!r}",
+        f"end it where it runs, then raftctl node remove {name} --address {address}",
+        ExitCode.NOT_FOUND,
+    )
 
 
 def _votes(membership: Membership, name: str) -> str:
