@@ -189,7 +189,7 @@ def test_use_and_env_name_the_cluster(raftctl: CommandLine, monkeypatch: pytest.
     [
         (("cluster", "up", "-n", "0"), ExitCode.USAGE),
         (("cluster", "up", "Not A Name"), ExitCode.USAGE),
-        (("cluster", "up", "--allow", "python"), ExitCode.USAGE),
+        (("cluster", "up", "--allow", "render-tile"), ExitCode.USAGE),
         (("cluster", "up", "--config", "/no/such/file"), ExitCode.USAGE),
         (("cluster", "down", "c", "--all"), ExitCode.USAGE),
         (("cluster", "wait", "--for", "rain"), ExitCode.USAGE),
