@@ -476,7 +476,11 @@ async def test_a_task_that_waits_for_its_put_can_be_stopped(tmp_path: Path) -> N
     async with Rig(tmp_path, kinds=("test-puts",), task_env=with_test_kinds()) as rig:
         rig.store.refusals = [Unavailable("no majority")] * 1000
         before = slot_pid(rig)
-        rig.leader.start(assignment(1, "test-puts", "bytes"))
+        outlives = (
+            tmp_path / "outlives"
+        )  # a file of the attempt's own is gone with it, and so is the reason to try
+        outlives.touch()
+        rig.leader.start(assignment(1, "test-puts", str(outlives)))
         await eventually(lambda: rig.store.puts, WAIT_S, "the store to be asked")
         rig.leader.stop(token(1))
         assert (await rig.leader.end_of(token(1))).outcome is AttemptOutcome.CANCELLED
