@@ -15,13 +15,14 @@ import grpc
 import pytest
 
 from raftd.config import Config
-from raftd.errors import ConfigError, StoreRemoved, StoreTwice, Unavailable
+from raftd.errors import ConfigError, PeerUnreachable, StoreRemoved, StoreTwice, Unavailable, WrongIdentity
 from raftd.executor.executor import Executor
 from raftd.founding import found, join
 from raftd.pb import scheduler_pb2 as pb
 from raftd.pb.scheduler_pb2_grpc import SchedulerStub
 from raftd.storage.directory import DataDirectory
 from raftd.storage.errors import Condemned
+from raftd.tasks import registry
 from raftd.wiring.member import Server
 from tests.services.hosts import channel_to, failure_of, run
 from tests.support import eventually, free_ports
@@ -302,6 +303,41 @@ def test_an_old_copy_of_a_data_directory_does_not_go_on(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_only_who_is_there_and_of_this_cluster_is_let_in(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        first, second = founded(tmp_path, 1), joined(tmp_path, 2)
+        (port,) = free_ports(1)
+        join(tmp_path / "stranger", "n3", "c2", "3", SEGMENT_BYTES)
+        stranger = Config(tmp_path / "stranger", listen=f"127.0.0.1:{port}", segment_bytes=SEGMENT_BYTES)
+        async with running(first) as (founder, _), running(stranger):
+            await eventually(lambda: founder.node.leads, 30, "it leads")
+            for store_id, name, address, error, said in (
+                (2, "n2", second.address, PeerUnreachable, f"cannot reach n2 at {second.address}"),
+                (
+                    3,
+                    "n3",
+                    stranger.address,
+                    WrongIdentity,
+                    "n1 is of cluster 00000000000000c1, n3 of cluster",
+                ),
+            ):
+                with pytest.raises(error, match=said):
+                    await founder.membership.add(
+                        name, store_id, address, learner=True, replaces="", timeout=20
+                    )
+            async with running(second):
+                for store_id, name, said in ((7, "n2", "n1 means store"), (2, "n9", "and not n9, store")):
+                    with pytest.raises(WrongIdentity, match=said):
+                        await founder.membership.add(
+                            name, store_id, second.address, learner=True, replaces="", timeout=20
+                        )
+                assert not founder.node.configuration.learners
+                await founder.membership.add("n2", 2, second.address, learner=True, replaces="", timeout=20)
+                assert founder.node.configuration.learners == (2,)
+
+    run(scenario())
+
+
 def test_a_copy_that_is_exactly_one_life_old_does_not_go_on_nor_start_again(tmp_path: Path) -> None:
     """Its incarnation and its address are those of the life that it has missed."""
 
@@ -324,5 +360,37 @@ def test_a_copy_that_is_exactly_one_life_old_does_not_go_on_nor_start_again(tmp_
             assert isinstance(ended[0], StoreTwice)
             with pytest.raises(Condemned, match="a copy of the other's"):
                 opened(copy)
+
+    run(scenario())
+
+
+def test_a_kind_that_cannot_be_allowed_is_refused_at_the_start(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        config = founded(tmp_path, 1, allow=("shell", "render"))
+        directory = opened(config)
+        try:
+            with pytest.raises(ConfigError, match="'render' is not a kind that must be allowed"):
+                Server(config, directory, fatal)
+        finally:
+            directory.close()
+
+    run(scenario())
+
+
+def test_what_a_node_leaves_out_is_logged_and_said_to_who_submits_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = registry.Registry(
+        registry.load().kinds, {"count": "ModuleNotFoundError: No module named 'abacus'"}
+    )
+    monkeypatch.setattr(registry, "load", lambda: broken)
+
+    async def scenario() -> None:
+        async with running(founded(tmp_path, 1)) as (server, stub):
+            assert "the entry point count of raftd.tasks is not used: ModuleNotFoundError" in caplog.text
+            await eventually(lambda: server.slots_ready, 60, "the node is ready")
+            request = pb.SubmitRequest(submissions=[pb.Submission(kind="count", request_id="a")])
+            [reply] = (await stub.Submit(request, timeout=20)).replies
+            assert "it cannot be loaded: ModuleNotFoundError" in reply.refusal.message
 
     run(scenario())

@@ -47,6 +47,7 @@ from raftd.storage.directory import DataDirectory
 from raftd.storage.log_store import LogStore
 from raftd.storage.thread import StorageThread
 from raftd.transport.base import RemoteNode
+from raftd.transport.greeting import Greeting
 from raftd.transport.network import Network
 from raftd.transport.reads import PeerReads
 from raftd.transport.snapshot_stream import SnapshotSender
@@ -124,7 +125,7 @@ class Server:
             Policy(config.snapshot_entries, config.snapshot_log_bytes, config.kept_entries),
         )
         self._network.on_unreachable = self.node.unreachable
-        self.membership = Membership(self.node, self._members)
+        self.membership = Membership(self.node, self._members, Greeting(parts.caller).greet)
         self._roster = Roster(
             identity.name,
             identity.store_id,
@@ -272,12 +273,24 @@ class Server:
         peers = parts.peer_blobs(self._remote_by_name)
         self._replicator = parts.replicator(peers, self._blob_directory)
         self._fetcher = parts.fetcher(peers, self._blob_directory)
-        results = ResultBlobs(parts.blobs, self._replicator, self._fetcher, self._blob_directory)
+        self._forwarder = Forwarder(self.node, self._remote, parts.caller)
+        self._blobs_service = BlobsService(
+            local=self._local,
+            blobs=parts.blobs,
+            replicator=self._replicator,
+            fetcher=self._fetcher,
+            directory=self._blob_directory,
+            node=self.node,
+            forwarder=self._forwarder,
+        )
+        results = ResultBlobs(
+            parts.blobs, self._replicator, self._fetcher, self._blob_directory, self._blobs_service
+        )
         self._executor = parts.executor("voter", Leaders(self.node, self._members), results, results)
 
     def _services(self) -> Services:
         parts = self._parts
-        forwarder = Forwarder(self.node, self._remote, parts.caller)
+        forwarder = self._forwarder
         facts = Facts(
             self.node,
             self._storage,
@@ -339,15 +352,7 @@ class Server:
                 snapshots=self.snapshots,
                 reads=self.node,
             ),
-            blobs=BlobsService(
-                local=self._local,
-                blobs=parts.blobs,
-                replicator=self._replicator,
-                fetcher=self._fetcher,
-                directory=self._blob_directory,
-                node=self.node,
-                forwarder=forwarder,
-            ),
+            blobs=self._blobs_service,
             stores=facts,
         )
 
@@ -368,7 +373,9 @@ class Server:
         try:
             self._parts.registry.check(kind, args)
         except UnknownKind:
-            return  # other nodes may offer it; the state machine knows every kind that was ever offered
+            # Other nodes may offer it; the state machine knows every kind that was ever offered.
+            if kind in self._parts.registry.broken and kind not in self._state().kinds:
+                raise
 
 
 def _log_in_memory(directory: DataDirectory, kept_entries: int) -> LogStore:
