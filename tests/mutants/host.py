@@ -341,11 +341,24 @@ MUTANTS = (
         (
             Edit(
                 "raftd/services/consensus.py",
-                "and latest != life and life[0] <= latest[0]:",
-                "and latest != life and False:",
+                "if latest is not None and incarnation < latest.sender_incarnation:",
+                "if False and latest is not None:",
             ),
         ),
         checks=(TESTS,),
         tests=("tests/transport/test_peer.py", "tests/services/test_identity.py"),
+    ),
+    Mutant(
+        "hear two processes of one store",
+        "of one life of a store only one process is heard",
+        (
+            Edit(
+                "raftd/services/consensus.py",
+                "return one.sender_start == other.sender_start",
+                "return True",
+            ),
+        ),
+        checks=(TESTS,),
+        tests=("tests/transport/test_peer.py",),
     ),
 )
