@@ -20,7 +20,7 @@ def tick(state: RaftState) -> None:
 def campaign(state: RaftState) -> None:
     """Stand for election, or first ask whether that would succeed. Nothing happens where the node may not."""
     # The timer is left alone where it may not: were it reset, a dead leader's lease would seem to go on.
-    if not _may_campaign(state) or state.is_promised() or _disk_stands_still(state):
+    if not _may_campaign(state) or state.is_promised() or _disk_waits(state, state.config.election_ticks):
         return
     if state.config.pre_vote:
         _become_pre_candidate(state)
@@ -38,19 +38,21 @@ def _may_campaign(state: RaftState) -> bool:
     )
 
 
-def _disk_stands_still(state: RaftState) -> bool:
-    """Whether a write has been with this node's disk for a whole election timeout: its own vote would wait behind it.
+def _disk_waits(state: RaftState, patience: int) -> bool:
+    """Whether a write has been with this node's disk for so many ticks: its own vote would wait behind it.
 
-    Who stood all the same would raise its term with every timeout, and could be elected in none of them.
+    Who stood by itself all the same would raise its term with every timeout, and could be elected in none of them.
     """
     since = state.durability.oldest_tick()
-    return since is not None and state.ticks - since >= state.config.election_ticks
+    return since is not None and state.ticks - since >= patience
 
 
 def handle_timeout_now(state: RaftState) -> None:
     """The leader of this term hands over: stand at once, without asking first (thesis §3.10)."""
-    if _disk_stands_still(state):
-        return  # by the time that the disk has the vote, the leader will have gone on leading
+    config = state.config
+    patience = config.election_ticks if config.disk_stall_ticks is None else config.disk_stall_ticks
+    if patience and _disk_waits(state, patience):
+        return  # a leader would step down for it; a disk that is only slow gets the vote written in time
     state.transfer_told = True
     state.trace(Event.TOLD_TO_STAND)
     campaign_if_told(state)

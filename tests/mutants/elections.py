@@ -165,7 +165,7 @@ MUTANTS = (
         (
             Edit(
                 ELECTION,
-                "return since is not None and state.ticks - since >= state.config.election_ticks",
+                "return since is not None and state.ticks - since >= patience",
                 "return False",
             ),
         ),

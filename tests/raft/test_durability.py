@@ -308,6 +308,15 @@ def test_a_single_voter_whose_disk_stalls_leads_on_in_the_next_term_when_it_goes
     assert (peer.role, peer.term) == (Role.LEADER, 2)
 
 
+def test_a_disk_that_is_only_slow_keeps_nobody_from_taking_over() -> None:
+    peer = slow(disk_stall_ticks=40)
+    peer.step(append(1, 0, 0, 1))
+    peer.tick(39)
+    assert (peer.role, peer.term) == (Role.FOLLOWER, 1), "by itself it does not stand"
+    peer.step(TimeoutNow(2, 1, 1))
+    assert (peer.role, peer.term) == (Role.CANDIDATE, 2)
+
+
 def test_a_node_whose_disk_stalls_takes_no_leadership_over() -> None:
     peer = slow()
     peer.step(append(1, 0, 0, 1))
