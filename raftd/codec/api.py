@@ -6,6 +6,7 @@ What may live here: encoders of what clients see, and the decoder of what they s
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from raftd.codec.attach import encode_blob_ref, encode_result, encode_token, job_name, task_name
 from raftd.errors import InvalidRequest
@@ -39,12 +40,6 @@ def decode_submission(submission: pb.Submission, request_id: str) -> Submit:
     """
     if not submission.kind:
         raise InvalidRequest("a submission names a kind of task", try_="raftctl submit KIND [ARGS...]")
-    backoff = {}
-    if submission.HasField("backoff"):
-        backoff = {
-            "backoff_first_ms": submission.backoff.first_ms,
-            "backoff_max_ms": submission.backoff.max_ms,
-        }
     spec = TaskSpec(
         kind=submission.kind,
         args=tuple(submission.args),
@@ -54,8 +49,17 @@ def decode_submission(submission: pb.Submission, request_id: str) -> Submit:
         priority=submission.priority,
         retries=submission.retries,
         run_timeout_ms=submission.run_timeout_ms,
-        **backoff,
+        queue_timeout_ms=submission.queue_timeout_ms,
+        delay_ms=submission.delay_ms,
+        require=tuple(sorted(submission.require.items())),
+        slots=submission.slots or 1,
     )
+    if submission.HasField("backoff"):
+        spec = replace(
+            spec,
+            backoff_first_ms=submission.backoff.first_ms,
+            backoff_max_ms=submission.backoff.max_ms,
+        )
     array = None
     if submission.HasField("array"):
         array = ArraySpec(
@@ -144,8 +148,8 @@ def encode_job(job: Job) -> pb.Job:
     """A job."""
     return pb.Job(
         job_id=job_name(job.id),
-        name=job.spec.name,
-        kind=job.spec.kind,
+        name=job.name,
+        kind=job.kind,
         submitted_at_ms=job.submitted_at_ms,
         finished_at_ms=job.finished_at_ms,
         total=job.total,
@@ -154,7 +158,7 @@ def encode_job(job: Job) -> pb.Job:
         succeeded=job.succeeded,
         failed=job.failed,
         cancelled=job.cancelled,
-        max_failures=job.array.max_failures,
+        max_failures=job.max_failures,
         first_task_id=job.first_task_id,
         changed_index=job.changed_index,
     )

@@ -13,12 +13,14 @@ from google.protobuf.message import DecodeError
 
 from raftd.codec.values import (
     decode_array,
+    decode_dependencies,
     decode_enum,
     decode_pairs,
     decode_ref,
     decode_spec,
     decode_token,
     encode_array,
+    encode_dependencies,
     encode_pairs,
     encode_ref,
     encode_spec,
@@ -32,16 +34,35 @@ from raftd.scheduler.commands import (
     Batch,
     Cancel,
     Command,
+    Expire,
+    ForgetNode,
+    GraphEdge,
+    GraphTask,
     Header,
     MarkStopping,
     NodeLost,
     Occupy,
+    OccupyNew,
+    Purge,
     RecordBlob,
     RegisterNode,
+    Retry,
+    SetEligibility,
+    SetLabels,
+    SetSettings,
     Submit,
+    SubmitGraph,
     Vacate,
 )
-from raftd.scheduler.model import AttemptOutcome, BlobRef, NodeRole, StopReason
+from raftd.scheduler.model import (
+    AttemptOutcome,
+    BlobRef,
+    Condition,
+    Eligibility,
+    NodeRole,
+    StopReason,
+    TaskState,
+)
 
 
 def encode_batch(batch: Batch) -> bytes:
@@ -128,6 +149,7 @@ def _encode_submit(command: Submit) -> pb.LogCommand:
             created_ms=command.created_ms,
             spec=encode_spec(command.spec),
             array=encode_array(command.array),
+            after=encode_dependencies(command.after) if command.after else None,
         )
     )
 
@@ -139,19 +161,119 @@ def _decode_submit(message: pb.SubmitCommand) -> Submit:
         created_ms=message.created_ms,
         spec=decode_spec(message.spec),
         array=decode_array(message.array) if message.HasField("array") else None,
+        after=decode_dependencies(message.after),
     )
+
+
+def _encode_submit_graph(command: SubmitGraph) -> pb.LogCommand:
+    return pb.LogCommand(
+        submit_graph=pb.SubmitGraphCommand(
+            request_id=command.request_id,
+            digest=command.digest,
+            created_ms=command.created_ms,
+            name=command.name,
+            tasks=[
+                pb.LogGraphTask(
+                    spec=encode_spec(task.spec),
+                    after=[
+                        pb.LogGraphEdge(position=edge.position, condition=edge.condition)
+                        for edge in task.after
+                    ],
+                    after_others=encode_dependencies(task.after_others),
+                )
+                for task in command.tasks
+            ],
+            max_failures=command.max_failures,
+        )
+    )
+
+
+def _decode_submit_graph(message: pb.SubmitGraphCommand) -> SubmitGraph:
+    return SubmitGraph(
+        request_id=message.request_id,
+        digest=message.digest,
+        created_ms=message.created_ms,
+        name=message.name,
+        tasks=tuple(
+            [
+                GraphTask(
+                    decode_spec(task.spec),
+                    tuple(
+                        [
+                            GraphEdge(edge.position, decode_enum(Condition, edge.condition))
+                            for edge in task.after
+                        ]
+                    ),
+                    decode_dependencies(task.after_others),
+                )
+                for task in message.tasks
+            ]
+        ),
+        max_failures=message.max_failures,
+    )
+
+
+def _encode_retry(command: Retry) -> pb.LogCommand:
+    return pb.LogCommand(
+        retry=pb.RetryCommand(
+            task_id=command.task_id,
+            request_id=command.request_id,
+            digest=command.digest,
+            created_ms=command.created_ms,
+        )
+    )
+
+
+def _decode_retry(message: pb.RetryCommand) -> Retry:
+    return Retry(message.task_id, message.request_id, message.digest, message.created_ms)
 
 
 def _encode_occupy(command: Occupy) -> pb.LogCommand:
     return pb.LogCommand(
         occupy=pb.OccupyCommand(
-            task_id=command.task_id, node=command.node, incarnation=command.incarnation, slot=command.slot
+            task_id=command.task_id,
+            node=command.node,
+            incarnation=command.incarnation,
+            slot=command.slot,
+            extra_slots=command.extra_slots,
+            reserve=command.reserve,
         )
     )
 
 
 def _decode_occupy(message: pb.OccupyCommand) -> Occupy:
-    return Occupy(message.task_id, message.node, message.incarnation, message.slot)
+    return Occupy(
+        message.task_id,
+        message.node,
+        message.incarnation,
+        message.slot,
+        tuple(message.extra_slots),
+        message.reserve,
+    )
+
+
+def _encode_occupy_new(command: OccupyNew) -> pb.LogCommand:
+    return pb.LogCommand(
+        occupy_new=pb.OccupyNewCommand(
+            position=command.position,
+            offset=command.offset,
+            node=command.node,
+            incarnation=command.incarnation,
+            slot=command.slot,
+            extra_slots=command.extra_slots,
+        )
+    )
+
+
+def _decode_occupy_new(message: pb.OccupyNewCommand) -> OccupyNew:
+    return OccupyNew(
+        message.position,
+        message.offset,
+        message.node,
+        message.incarnation,
+        message.slot,
+        tuple(message.extra_slots),
+    )
 
 
 def _encode_vacate(command: Vacate) -> pb.LogCommand:
@@ -231,6 +353,78 @@ def _decode_mark_stopping(message: pb.MarkStoppingCommand) -> MarkStopping:
     )
 
 
+def _encode_expire(command: Expire) -> pb.LogCommand:
+    return pb.LogCommand(expire=pb.ExpireCommand(task_id=command.task_id))
+
+
+def _decode_expire(message: pb.ExpireCommand) -> Expire:
+    return Expire(message.task_id)
+
+
+def _encode_purge(command: Purge) -> pb.LogCommand:
+    return pb.LogCommand(
+        purge=pb.PurgeCommand(
+            task_ids=command.task_ids,
+            job_ids=command.job_ids,
+            ended_before_ms=command.ended_before_ms,
+            states=command.states,
+        )
+    )
+
+
+def _decode_purge(message: pb.PurgeCommand) -> Purge:
+    return Purge(
+        tuple(message.task_ids),
+        tuple(message.job_ids),
+        message.ended_before_ms,
+        tuple([decode_enum(TaskState, state) for state in message.states]),
+    )
+
+
+def _encode_set_eligibility(command: SetEligibility) -> pb.LogCommand:
+    return pb.LogCommand(
+        set_eligibility=pb.SetEligibilityCommand(
+            name=command.name, eligibility=command.eligibility, deadline_ms=command.deadline_ms
+        )
+    )
+
+
+def _decode_set_eligibility(message: pb.SetEligibilityCommand) -> SetEligibility:
+    return SetEligibility(message.name, decode_enum(Eligibility, message.eligibility), message.deadline_ms)
+
+
+def _encode_set_labels(command: SetLabels) -> pb.LogCommand:
+    return pb.LogCommand(
+        set_labels=pb.SetLabelsCommand(
+            name=command.name, set=encode_pairs(command.set), remove=command.remove
+        )
+    )
+
+
+def _decode_set_labels(message: pb.SetLabelsCommand) -> SetLabels:
+    return SetLabels(message.name, decode_pairs(message.set), tuple(message.remove))
+
+
+def _encode_set_settings(command: SetSettings) -> pb.LogCommand:
+    return pb.LogCommand(
+        set_settings=pb.SetSettingsCommand(
+            changes=[pb.LogSetting(name=name, value=value) for name, value in command.changes]
+        )
+    )
+
+
+def _decode_set_settings(message: pb.SetSettingsCommand) -> SetSettings:
+    return SetSettings(tuple([(change.name, change.value) for change in message.changes]))
+
+
+def _encode_forget_node(command: ForgetNode) -> pb.LogCommand:
+    return pb.LogCommand(forget_node=pb.ForgetNodeCommand(name=command.name))
+
+
+def _decode_forget_node(message: pb.ForgetNodeCommand) -> ForgetNode:
+    return ForgetNode(message.name)
+
+
 def _encode_node_lost(command: NodeLost) -> pb.LogCommand:
     return pb.LogCommand(node_lost=pb.NodeLostCommand(name=command.name, incarnation=command.incarnation))
 
@@ -258,6 +452,15 @@ _ENCODERS: dict[type, Callable[[Any], pb.LogCommand]] = {
     MarkStopping: _encode_mark_stopping,
     NodeLost: _encode_node_lost,
     RecordBlob: _encode_record_blob,
+    SubmitGraph: _encode_submit_graph,
+    OccupyNew: _encode_occupy_new,
+    Retry: _encode_retry,
+    Expire: _encode_expire,
+    Purge: _encode_purge,
+    SetEligibility: _encode_set_eligibility,
+    SetLabels: _encode_set_labels,
+    SetSettings: _encode_set_settings,
+    ForgetNode: _encode_forget_node,
 }
 
 _DECODERS: dict[str, Callable[[Any], Command]] = {
@@ -269,4 +472,13 @@ _DECODERS: dict[str, Callable[[Any], Command]] = {
     "mark_stopping": _decode_mark_stopping,
     "node_lost": _decode_node_lost,
     "record_blob": _decode_record_blob,
+    "submit_graph": _decode_submit_graph,
+    "occupy_new": _decode_occupy_new,
+    "retry": _decode_retry,
+    "expire": _decode_expire,
+    "purge": _decode_purge,
+    "set_eligibility": _decode_set_eligibility,
+    "set_labels": _decode_set_labels,
+    "set_settings": _decode_set_settings,
+    "forget_node": _decode_forget_node,
 }

@@ -168,9 +168,7 @@ def end_attempt(
     if task.job_id is not None:
         job = turn.count_in_job(task.job_id, TaskState.RUNNING, settled.state)
         if _over_max_failures(job):
-            stop_job(
-                turn, job, f"job j{job.id} has reached its limit of {job.array.max_failures} failed tasks"
-            )
+            stop_job(turn, job, f"job j{job.id} has reached its limit of {job.max_failures} failed tasks")
     return settled
 
 
@@ -229,6 +227,9 @@ def _with_slot(node: Node, slot: int, task_id: int | None, index: int) -> Node:
         node.eligibility,
         (*node.executing[:slot], task_id, *node.executing[slot + 1 :]),
         index,
+        node.operator_labels,
+        node.drain_deadline_ms,
+        node.reserved,
     )
 
 
@@ -241,7 +242,7 @@ def _unusable(result: bytes | BlobRef | None, settings: Settings) -> str:
 
 
 def _over_max_failures(job: Job) -> bool:
-    return bool(job.array.max_failures) and job.failed >= job.array.max_failures and not job.stopping
+    return bool(job.max_failures) and job.failed >= job.max_failures and not job.stopping
 
 
 def _sane_ms(time_ms: int) -> int:

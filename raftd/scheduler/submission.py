@@ -173,8 +173,9 @@ def _add_job(turn: Turn, spec: TaskSpec, array: ArraySpec, first_task_id: int) -
     total = _array_size(array)
     job = Job(
         id=state.next_job_id,
-        spec=spec,
-        array=array,
+        name=spec.name,
+        kind=spec.kind,
+        max_failures=array.max_failures,
         first_task_id=first_task_id,
         total=total,
         pending=total,

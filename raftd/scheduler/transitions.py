@@ -25,7 +25,20 @@ from raftd.scheduler.model import AttemptOutcome, StopReason, Task, TaskState
 
 MOVES: Mapping[TaskState, tuple[TaskState, ...]] = MappingProxyType(
     {
-        TaskState.PENDING: (TaskState.RUNNING, TaskState.CANCELLED),
+        TaskState.PENDING: (
+            TaskState.RUNNING,
+            TaskState.RESERVED,
+            TaskState.FAILED,  # its queue timeout
+            TaskState.CANCELLED,
+        ),
+        # Its end can be told before the end of the one whose turn was before it.
+        TaskState.RESERVED: (
+            TaskState.PENDING,
+            TaskState.RUNNING,
+            TaskState.SUCCEEDED,
+            TaskState.FAILED,
+            TaskState.CANCELLED,
+        ),
         TaskState.RUNNING: (
             TaskState.PENDING,
             TaskState.SUCCEEDED,
@@ -59,6 +72,7 @@ CHARGES: Mapping[AttemptOutcome, Charge] = MappingProxyType(
         AttemptOutcome.CRASHED: Charge.CRASH,
         AttemptOutcome.LOST: Charge.CRASH,
         AttemptOutcome.NOT_STARTED: Charge.RETURN,
+        AttemptOutcome.WITHDRAWN: Charge.NOTHING,
     }
 )
 """What each outcome costs an attempt that nobody had asked to stop."""
@@ -96,6 +110,8 @@ def settle(task: Task, outcome: AttemptOutcome, reason: str, crash_limit: int, r
     if attempt.stopping is StopReason.TIMED_OUT:
         outcome = AttemptOutcome.TIMED_OUT
     charge = CHARGES[outcome]
+    if charge is Charge.NOTHING:
+        return Settlement(TaskState.PENDING, charge, 0, "")
     if charge is Charge.FAILURE:
         failures = task.failures + 1
         if failures > task.spec.retries:

@@ -52,8 +52,9 @@ class Turn:
         finished = not pending and not running
         job = Job(
             job.id,
-            job.spec,
-            job.array,
+            job.name,
+            job.kind,
+            job.max_failures,
             job.first_task_id,
             job.total,
             pending,

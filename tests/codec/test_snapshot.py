@@ -111,8 +111,6 @@ def test_what_tasks_share_is_written_once_and_shared_again() -> None:
     assert sum(map(len, slices)) < 250_000
     state = decode_snapshot(slices)
     assert len({id(state.tasks[task_id].spec) for task_id in job.task_ids}) == 1
-    assert job.job_id is not None
-    assert state.jobs[job.job_id].spec is state.tasks[job.task_ids[0]].spec
 
 
 def test_slices_are_small_enough_to_do_other_work_in_between() -> None:
