@@ -16,6 +16,16 @@ from raftd.scheduler.turn import Turn
 
 _MAX_REASON_CHARS = 1_000
 
+_WORDS = {
+    StopReason.CANCELLED: "cancelled",
+    StopReason.TIMED_OUT: "its run timeout passed",
+    StopReason.DRAINED: "its node is drained",
+    StopReason.WITHDRAWN: "it can run elsewhere now",
+}
+
+_WEAKEST_FIRST = (StopReason.WITHDRAWN, StopReason.DRAINED, StopReason.TIMED_OUT, StopReason.CANCELLED)
+"""A request to stop gives way to a stronger one: a cancel forbids the retry that a timeout allows, and so on."""
+
 
 def cancel(turn: Turn, command: Cancel) -> Reply:
     """Cancel a task or every task of a job. What has ended already stays as it is, and that is no refusal."""
@@ -36,7 +46,8 @@ def cancel(turn: Turn, command: Cancel) -> Reply:
         if task.job_id is not None:
             turn.count_in_job(task.job_id, TaskState.PENDING, TaskState.CANCELLED)
         return Cancelled(1, task.state)
-    if task.state is TaskState.RUNNING:
+    if task.current is not None:
+        # Also where it is reserved: its executor may have begun it.
         return Cancelled(int(_mark(turn, task, StopReason.CANCELLED, reason)), task.state)
     return Cancelled(0, task.state)
 
@@ -49,8 +60,11 @@ def mark_stopping(turn: Turn, command: MarkStopping) -> Reply:
     attempt = task.current
     if attempt is None or attempt.number != command.attempt or attempt.token != command.token:
         return Refused("stale_token", f"attempt {command.attempt} of t{task.id} is not the current one")
-    words = {StopReason.CANCELLED: "cancelled", StopReason.TIMED_OUT: "its run timeout passed"}
-    _mark(turn, task, command.reason, words[command.reason])
+    if command.reason is StopReason.WITHDRAWN and task.state is not TaskState.RESERVED:
+        return Refused("rejected", f"t{task.id} does not wait for its turn any more", retryable=True)
+    if command.reason is StopReason.TIMED_OUT and task.state is TaskState.RESERVED:
+        return Refused("rejected", f"the time of t{task.id} counts from its turn", retryable=True)
+    _mark(turn, task, command.reason, _WORDS[command.reason])
     return Marked(task.id)
 
 
@@ -73,7 +87,7 @@ def stop_job(turn: Turn, job: Job, reason: str) -> int:
         if task.state is TaskState.PENDING:
             _cancel_pending(turn, task, reason)
             cancelled += 1
-        elif task.state is TaskState.RUNNING:
+        elif task.current is not None:
             marked += _mark(turn, task, StopReason.CANCELLED, reason)
     if cancelled:
         turn.count_in_job(job.id, TaskState.PENDING, TaskState.CANCELLED, cancelled)
@@ -94,9 +108,10 @@ def _cancel_pending(turn: Turn, task: Task, reason: str) -> Task:
 
 
 def _mark(turn: Turn, task: Task, stopping: StopReason, reason: str) -> bool:
-    """Mark the current attempt; a cancel overrides a timeout (it forbids the retry), nothing overrides a cancel."""
+    """Mark the current attempt, unless it has been asked to end for as strong a reason."""
     attempt = task.attempts[-1]
-    if attempt.stopping is StopReason.CANCELLED or attempt.stopping is stopping:
+    rank = _WEAKEST_FIRST.index
+    if attempt.stopping is not None and rank(stopping) <= rank(attempt.stopping):
         return False
     marked = replace(
         task,
@@ -107,5 +122,6 @@ def _mark(turn: Turn, task: Task, stopping: StopReason, reason: str) -> bool:
     turn.effects.append(
         StopRequested(turn.index, attempt.node, attempt.incarnation, task.id, attempt.token, stopping)
     )
-    turn.task_changed(TaskChange.STOPPING, marked, attempt.node, reason)
+    if stopping is not StopReason.WITHDRAWN:
+        turn.task_changed(TaskChange.STOPPING, marked, attempt.node, reason)
     return True

@@ -52,9 +52,10 @@ class Indexes:
         run_deadlines: running tasks that have a run timeout and are not stopping yet, by the end of it.
         ended: tasks in a terminal state, by when they ended.
         free: nodes that take work, by the kinds they offer, then (load, name).
+        reserving: names of the nodes on which some task waits for its turn.
     """
 
-    __slots__ = ("_counts", "delayed", "ended", "free", "now_ms", "queue", "run_deadlines")
+    __slots__ = ("_counts", "delayed", "ended", "free", "now_ms", "queue", "reserving", "run_deadlines")
 
     def __init__(self) -> None:
         self.queue: dict[str, OrderedKeys[int]] = {}
@@ -62,6 +63,7 @@ class Indexes:
         self.run_deadlines: OrderedKeys[int] = OrderedKeys()
         self.ended: OrderedKeys[int] = OrderedKeys()
         self.free: dict[tuple[str, ...], OrderedKeys[tuple[int, str]]] = {}
+        self.reserving: OrderedKeys[str] = OrderedKeys()
         self.now_ms = 0
         self._counts = [0] * (max(TaskState) + 1)
 
@@ -82,7 +84,7 @@ class Indexes:
             deadline_ms = run_deadline_ms(task)
             if deadline_ms is not None:
                 self.run_deadlines.add(task_key(deadline_ms, task.id))
-        else:
+        elif state.terminal:
             self.ended.add(task_key(task.finished_at_ms, task.id))
 
     def remove_task(self, task: Task) -> None:
@@ -101,7 +103,7 @@ class Indexes:
             deadline_ms = run_deadline_ms(task)
             if deadline_ms is not None:
                 self.run_deadlines.remove(task_key(deadline_ms, task.id))
-        else:
+        elif state.terminal:
             self.ended.remove(task_key(task.finished_at_ms, task.id))
 
     def due(self, now_ms: int) -> int | None:
@@ -116,6 +118,8 @@ class Indexes:
 
     def add_node(self, node: Node) -> None:
         """Take note of a record."""
+        if node.reserved:
+            self.reserving.add(node.name)
         if node.takes_work:
             ranked = self.free.get(node.kinds)
             if ranked is None:
@@ -124,6 +128,8 @@ class Indexes:
 
     def remove_node(self, node: Node) -> None:
         """Forget a record that was added."""
+        if node.reserved:
+            self.reserving.remove(node.name)
         if node.takes_work:
             ranked = self.free[node.kinds]
             ranked.remove(_rank(node))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raftd.scheduler.attempts import occupy, vacate
+from raftd.scheduler.attempts import occupy, occupy_new, vacate
 from raftd.scheduler.cancellation import cancel, mark_stopping
 from raftd.scheduler.commands import (
     Batch,
@@ -22,6 +22,7 @@ from raftd.scheduler.commands import (
     MembershipChange,
     NodeLost,
     Occupy,
+    OccupyNew,
     RecordBlob,
     RegisterNode,
     Submit,
@@ -42,6 +43,7 @@ _RULES: dict[type, Callable[[Turn, Any], Reply]] = {
     RegisterNode: register_node,
     Submit: submit,
     Occupy: occupy,
+    OccupyNew: occupy_new,
     Vacate: vacate,
     Cancel: cancel,
     MarkStopping: mark_stopping,
@@ -86,9 +88,11 @@ class StateMachine:
         state.advance_clock(min(header.cluster_time_ms, MAX_TIME_MS))
         turn = Turn(state, index, header.random_u64)
         first_new_task_id = state.next_task_id
-        replies = tuple([_RULES[type(command)](turn, command) for command in batch.commands])
+        replies = turn.replies
+        for command in batch.commands:
+            replies.append(_RULES[type(command)](turn, command))
         forget_old(state, len(batch.commands), state.next_task_id - first_new_task_id)
-        return Outcome(replies, tuple(turn.effects))
+        return Outcome(tuple(replies), tuple(turn.effects))
 
     def apply_noop(self, index: int) -> Outcome:
         """Apply an entry that changes nothing here: a leader's first, or one in the place of a change that could not be

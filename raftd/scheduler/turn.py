@@ -15,13 +15,18 @@ from raftd.scheduler.effects import (
     TaskChanged,
 )
 from raftd.scheduler.model import Job, Node, Task, TaskState
+from raftd.scheduler.replies import Reply
 from raftd.scheduler.state import State
 
 
 class Turn:
-    """The work on one entry."""
+    """The work on one entry.
 
-    __slots__ = ("effects", "index", "now_ms", "random_u64", "state")
+    Attributes:
+        replies: to the commands before the one that is being applied.
+    """
+
+    __slots__ = ("effects", "index", "now_ms", "random_u64", "replies", "state")
 
     def __init__(self, state: State, index: int, random_u64: int) -> None:
         self.state = state
@@ -29,6 +34,7 @@ class Turn:
         self.now_ms = state.cluster_time_ms
         self.random_u64 = random_u64
         self.effects: list[Effect] = []
+        self.replies: list[Reply] = []
 
     def task_changed(self, change: TaskChange, task: Task, node: str = "", message: str = "") -> None:
         """Say that a task is now so."""
@@ -44,6 +50,8 @@ class Turn:
 
     def count_in_job(self, job_id: int, left: TaskState, entered: TaskState, count: int = 1) -> Job:
         """So many tasks of a job went from one state to another; says so when the job has ended by it."""
+        # A reserved one is pending to everybody but its executor.
+        left = TaskState.PENDING if left is TaskState.RESERVED else left
         job = self.state.jobs[job_id]
         pending, running, succeeded, failed, cancelled = (
             before + count * ((state is entered) - (state is left))
