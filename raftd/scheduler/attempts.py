@@ -11,6 +11,8 @@ one before. So the end of a reserved attempt counts like that of any other.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from raftd.scheduler.cancellation import stop_job
 from raftd.scheduler.commands import Occupy, OccupyNew, Vacate
 from raftd.scheduler.directory import record_holders, usable_ref
@@ -28,6 +30,7 @@ from raftd.scheduler.model import (
     Settings,
     StopReason,
     Task,
+    TaskSpec,
     TaskState,
 )
 from raftd.scheduler.replies import Accepted, Occupied, Refused, Reply, Vacated
@@ -62,13 +65,13 @@ def occupy(turn: Turn, command: Occupy) -> Reply:
     node = state.nodes.get(command.node)
     if node is None:
         return Refused("node_not_found", f"no node {command.node!r} has registered")
-    refusal = _refuse_slot(node, command)
+    refusal = _refuse_node(node, command) or _refuse_slots(node, command, task.spec)
     if refusal is not None:
         return refusal
     # Where the slot has become free meanwhile, its turn is at once.
     waits = command.reserve and node.executing[command.slot] is not None
     if waits:
-        refusal = _refuse_line(state, node, task, command.slot)
+        refusal = _refuse_line(state, node, command.slot)
         if refusal is not None:
             return refusal
     state.token_counter += 1
@@ -79,6 +82,7 @@ def occupy(turn: Turn, command: Occupy) -> Reply:
         incarnation=node.incarnation,
         token=FencingToken(state.epoch, state.token_counter),
         occupied_at_ms=0 if waits else turn.now_ms,
+        extra_slots=command.extra_slots,
     )
     kept = task.attempts[-(state.settings.max_attempts_kept - 1) :] if task.attempts else ()
     placed = _with_attempts(task, TaskState.RESERVED if waits else TaskState.RUNNING, (*kept, attempt), turn)
@@ -265,22 +269,40 @@ def _settled(
     )
 
 
-def _refuse_slot(node: Node, command: Occupy) -> Refused | None:
+def _refuse_node(node: Node, command: Occupy) -> Refused | None:
     if node.health is not Health.UP or node.incarnation != command.incarnation:
         return _not_now(f"node {node.name!r} is not up as incarnation {command.incarnation}")
     if node.eligibility is not Eligibility.READY:
         return _not_now(f"node {node.name!r} is {node.eligibility.name.lower()}")
-    if not 0 <= command.slot < node.slots:
-        return _not_now(f"node {node.name!r} has no slot {command.slot}")
-    if node.executing[command.slot] is not None and not command.reserve:
-        return _not_now(f"slot {command.slot} of node {node.name!r} is occupied")
     return None
 
 
-def _refuse_line(state: State, node: Node, task: Task, slot: int) -> Refused | None:
+def _refuse_slots(node: Node, command: Occupy, spec: TaskSpec) -> Refused | None:
+    slots = (command.slot, *command.extra_slots)
+    if len(slots) != spec.slots:
+        return _not_now(f"task t{command.task_id} needs {spec.slots} slots, not {len(slots)}")
+    if any(not lower < upper for lower, upper in pairwise(slots)):
+        return _not_now("the slots of an attempt are in ascending order")
+    for slot in slots:
+        if not 0 <= slot < node.slots:
+            return _not_now(f"node {node.name!r} has no slot {slot}")
+        if node.executing[slot] is not None and not (command.reserve and len(slots) == 1):
+            return _not_now(f"slot {slot} of node {node.name!r} is occupied")
+    for name, value in spec.require:
+        # A label may have been taken back since this was planned.
+        if (name, value) not in node.all_labels:
+            return _not_now(
+                f"node {node.name!r} has no label {name}={value}, which t{command.task_id} requires"
+            )
+    return None
+
+
+def _refuse_line(state: State, node: Node, slot: int) -> Refused | None:
     head = state.tasks[node.executing[slot] or 0]
-    if task.spec.slots != 1 or head.attempts[-1].extra_slots:
-        return _not_now("a task of several slots waits behind nothing, and nothing behind it")
+    if head.attempts[-1].extra_slots:
+        return _not_now(
+            f"slot {slot} of node {node.name!r} is one of several of t{head.id}: nothing waits there"
+        )
     depth = state.settings.reserve_depth
     if len(line_of(node, slot)) >= depth:
         return _not_now(f"{depth} attempts wait for slot {slot} of node {node.name!r}: that is the limit")

@@ -20,11 +20,17 @@ _WORDS = {
     StopReason.CANCELLED: "cancelled",
     StopReason.TIMED_OUT: "its run timeout passed",
     StopReason.DRAINED: "its node is drained",
-    StopReason.WITHDRAWN: "it can run elsewhere now",
+    StopReason.WITHDRAWN: "it can run elsewhere",
 }
 
-_WEAKEST_FIRST = (StopReason.WITHDRAWN, StopReason.DRAINED, StopReason.TIMED_OUT, StopReason.CANCELLED)
-"""A request to stop gives way to a stronger one: a cancel forbids the retry that a timeout allows, and so on."""
+_WEIGHTS = {
+    StopReason.WITHDRAWN: 0,
+    StopReason.DRAINED: 1,
+    StopReason.TIMED_OUT: 2,
+    StopReason.CANCELLED: 3,
+}
+"""A request to end overrides a lighter one: what a timeout charges a drain does not forgive, and a cancel forbids even
+the retry."""
 
 
 def cancel(turn: Turn, command: Cancel) -> Reply:
@@ -108,10 +114,9 @@ def _cancel_pending(turn: Turn, task: Task, reason: str) -> Task:
 
 
 def _mark(turn: Turn, task: Task, stopping: StopReason, reason: str) -> bool:
-    """Mark the current attempt, unless it has been asked to end for as strong a reason."""
+    """Mark the current attempt, unless it has been asked for as good a reason."""
     attempt = task.attempts[-1]
-    rank = _WEAKEST_FIRST.index
-    if attempt.stopping is not None and rank(stopping) <= rank(attempt.stopping):
+    if attempt.stopping is not None and _WEIGHTS[attempt.stopping] >= _WEIGHTS[stopping]:
         return False
     marked = replace(
         task,

@@ -61,7 +61,7 @@ def tables_partition(state: State) -> None:
             if task_id is not None:
                 here.setdefault(task_id, []).append(slot)
         for task_id, slots in here.items():
-            _require(task_id not in where, "TablesPartition", f"t{task_id} is on two slots of two nodes")
+            _require(task_id not in where, "TablesPartition", f"t{task_id} is on two nodes")
             where[task_id] = slots
             _check_place(state, node, slots, task_id)
         waiting += _check_lines(state, node)
@@ -79,7 +79,9 @@ def _check_place(state: State, node: Node, slots: list[int], task_id: int) -> No
     _require(
         attempt is not None
         and (attempt.node, attempt.incarnation) == (node.name, node.incarnation)
-        and sorted(attempt.slots) == slots,
+        and task is not None
+        and list(attempt.slots) == slots
+        and len(slots) == task.spec.slots,
         "TablesPartition",
         f"slots {slots} of {node.name} are for t{task_id}, whose record says otherwise: {task}",
     )

@@ -18,6 +18,7 @@ from raftd.scheduler.cancellation import cancel, mark_stopping
 from raftd.scheduler.commands import (
     Batch,
     Cancel,
+    ForgetNode,
     MarkStopping,
     MembershipChange,
     NodeLost,
@@ -25,6 +26,9 @@ from raftd.scheduler.commands import (
     OccupyNew,
     RecordBlob,
     RegisterNode,
+    SetEligibility,
+    SetLabels,
+    SetSettings,
     Submit,
     Vacate,
 )
@@ -32,9 +36,11 @@ from raftd.scheduler.directory import record_blob
 from raftd.scheduler.effects import Effect
 from raftd.scheduler.membership import change_members, found
 from raftd.scheduler.model import MAX_TIME_MS, Genesis
+from raftd.scheduler.nodes import forget_node, set_eligibility, set_labels
 from raftd.scheduler.registration import node_lost, register_node
 from raftd.scheduler.replies import Reply
 from raftd.scheduler.retention import forget_old
+from raftd.scheduler.settings import set_settings
 from raftd.scheduler.state import State
 from raftd.scheduler.submission import submit
 from raftd.scheduler.turn import Turn
@@ -48,6 +54,10 @@ _RULES: dict[type, Callable[[Turn, Any], Reply]] = {
     Cancel: cancel,
     MarkStopping: mark_stopping,
     NodeLost: node_lost,
+    ForgetNode: forget_node,
+    SetEligibility: set_eligibility,
+    SetLabels: set_labels,
+    SetSettings: set_settings,
     RecordBlob: record_blob,
 }
 

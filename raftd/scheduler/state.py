@@ -156,6 +156,10 @@ class State:
         self.nodes[node.name] = node
         self.indexes.add_node(node)
 
+    def change_settings(self, settings: Settings) -> None:
+        """Put other settings in the place of the old."""
+        self.settings = settings
+
     def member(self, store_id: int) -> MemberRecord | None:
         """The member of this store, or None."""
         return next((member for member in self.members if member.store_id == store_id), None)

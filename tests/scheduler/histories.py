@@ -351,9 +351,9 @@ class Historian:
             state.tasks[task_id] for node in state.nodes.values() for task_id in queries.assigned(node)
         ]
         if current and random.random() < 0.8:
-            task = random.choice(current)
-            attempt, wrong = task.attempts[-1], random.random() < 0.1
-            return task.id, attempt.number + wrong, attempt.token
+            chosen = random.choice(current)
+            attempt, wrong = chosen.attempts[-1], random.random() < 0.1
+            return chosen.id, attempt.number + wrong, attempt.token
         task = state.tasks.get(self._task_id(state))
         if task is not None and task.attempts:
             old = random.choice(task.attempts)

@@ -362,7 +362,7 @@ SABOTAGE = {
     "MembersStand: two nodes have one store": _run_a_store_twice,
     "HoldersKnown": _name_a_holder_that_is_gone,
     "TablesPartition": _free_an_occupied_slot,
-    "TablesPartition: .*two slots": _occupy_for_two,
+    "TablesPartition: .*two nodes": _occupy_for_two,
     "TablesPartition: .*wait for a free slot": _let_one_wait_for_a_free_slot,
     "TablesPartition: .*record says otherwise": _let_one_wait_without_an_attempt,
     "TablesPartition: reserved": _forget_who_waits,

@@ -296,3 +296,15 @@ def test_a_rider_is_refused_unless_a_task_of_its_entry_can_have_the_place(rider:
     assert isinstance(replies[4], Refused)
     assert world.executing() == {}
     assert world.queue() == [1, 2]
+
+
+def test_nothing_waits_behind_a_task_of_several_slots_and_such_a_task_behind_nothing() -> None:
+    world = World(["n1"], slots=3)
+    wide, single = world.submit(slots=2), world.submit()
+    world.occupy(single, "n1", 2)
+    assert world.refused(Occupy(wide, "n1", 1, 1, (2,), reserve=True)) == "rejected"
+    world.occupy(wide, "n1", 0, 1)
+    for slot in (0, 1):
+        assert world.refused(Occupy(world.submit(), "n1", 1, slot, reserve=True)) == "rejected"
+    world.end(wide)
+    assert world.free() == {"n1": 2}
