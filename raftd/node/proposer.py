@@ -28,7 +28,7 @@ from raftd.node.proposals import Proposal, Proposals, ProposedChange, fail
 from raftd.raft import types as raft
 from raftd.raft.membership import InvalidConfChange
 from raftd.raft.raw_node import RawNode
-from raftd.scheduler.commands import Batch, Header
+from raftd.scheduler.commands import Batch, Command, Header
 from raftd.scheduler.machine import StateMachine
 from raftd.scheduler.membership import check_change
 from raftd.scheduler.replies import Reply
@@ -43,6 +43,7 @@ class Proposer:
         cluster_clock: the time that entries are stamped with.
         random_u64: the chance that is stamped on entries.
         not_leader: what callers are told while this node does not lead.
+        ride: what is to go along in an entry of these commands.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class Proposer:
         cluster_clock: ClusterClock,
         random_u64: Callable[[], int],
         not_leader: Callable[[], RaftdError],
+        ride: Callable[[Sequence[Command]], Proposal | None] = lambda _: None,
     ) -> None:
         self._raw = raw
         self._machine = machine
         self._cluster_clock = cluster_clock
         self._random_u64 = random_u64
         self._not_leader = not_leader
+        self._ride = ride
         self._proposals = Proposals()
         self._changes: deque[ProposedChange] = deque()
         self._appended_changes: dict[int, tuple[int, ProposedChange]] = {}
@@ -73,10 +76,14 @@ class Proposer:
     def append_queued(self, now: float) -> None:
         """Make entries of everything that is queued."""
         while batch := self._proposals.take(now):
+            # Behind everything else, so that nobody's replies move.
+            rider = self._ride([command for proposal in batch for command in proposal.commands])
+            batch += [rider] if rider is not None else []
             try:
                 data = self._encode(batch)
             except ValueError:
-                # One of them holds a value that no entry can hold: find it, and let the others pass.
+                # One of them holds a value that no entry can hold: find it, and let the others pass. A rider that is
+                # alone is refused when it is applied.
                 for proposal in batch:
                     self._append_alone(proposal)
             else:

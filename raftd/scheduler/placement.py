@@ -57,7 +57,7 @@ class Ranking:
 
     def __init__(self, state: State, taken: Mapping[str, set[int]], excluded: set[str]) -> None:
         self._state = state
-        self._excluded = excluded
+        self.excluded = excluded
         self._taken = taken
         self._mine: dict[str, set[int]] = {}
         self._groups = {kinds: _Group(self, iter(ranked)) for kinds, ranked in state.indexes.free.items()}
@@ -86,7 +86,7 @@ class Ranking:
 
     def load_to_come(self, name: str) -> int | None:
         """The node's load once everything on its way is applied; None where it has no slot left."""
-        if name in self._excluded:
+        if name in self.excluded:
             return None
         free = len(self._free_slots(name))
         slots = self._state.nodes[name].slots

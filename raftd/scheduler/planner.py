@@ -9,15 +9,16 @@ kinds that some node can take now, and nodes come in order of load out of the ra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush, merge
 
-from raftd.scheduler.commands import Command, MarkStopping, NodeLost, Occupy
+from raftd.scheduler.commands import Command, MarkStopping, NodeLost, Occupy, OccupyNew, Submit
 from raftd.scheduler.indexes import order_of, queue_key, task_of
 from raftd.scheduler.model import Health, StopReason
 from raftd.scheduler.placement import Ranking
+from raftd.scheduler.reserving import Lines
 from raftd.scheduler.state import State
 
 MAX_COMMANDS = 512
@@ -36,6 +37,8 @@ class InFlight:
 
     tasks: set[int] = field(default_factory=set)
     slots: dict[str, set[int]] = field(default_factory=dict)
+    lines: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    """By node and slot: tasks that will wait for their turn there."""
     stopping: set[int] = field(default_factory=set)
     lost: set[tuple[str, int]] = field(default_factory=set)
 
@@ -43,9 +46,14 @@ class InFlight:
         """These are on their way."""
         for command in commands:
             match command:
+                case Occupy(reserve=True):
+                    self.tasks.add(command.task_id)
+                    self.lines.setdefault((command.node, command.slot), []).append(command.task_id)
                 case Occupy():
                     self.tasks.add(command.task_id)
-                    self.slots.setdefault(command.node, set()).add(command.slot)
+                    self._take(command)
+                case OccupyNew():
+                    self._take(command)
                 case MarkStopping():
                     self.stopping.add(command.task_id)
                 case NodeLost():
@@ -57,13 +65,18 @@ class InFlight:
         """These were applied or dropped: from now on the state alone speaks."""
         for command in commands:
             match command:
+                case Occupy(reserve=True):
+                    self.tasks.discard(command.task_id)
+                    line = self.lines.get((command.node, command.slot), [])
+                    if command.task_id in line:
+                        line.remove(command.task_id)
+                    if not line:
+                        self.lines.pop((command.node, command.slot), None)
                 case Occupy():
                     self.tasks.discard(command.task_id)
-                    slots = self.slots.get(command.node)
-                    if slots is not None:
-                        slots.discard(command.slot)
-                        if not slots:
-                            del self.slots[command.node]
+                    self._give_back(command)
+                case OccupyNew():
+                    self._give_back(command)
                 case MarkStopping():
                     self.stopping.discard(command.task_id)
                 case NodeLost():
@@ -71,20 +84,36 @@ class InFlight:
                 case _:
                     pass
 
+    def _take(self, command: Occupy | OccupyNew) -> None:
+        self.slots.setdefault(command.node, set()).update((command.slot, *command.extra_slots))
+
+    def _give_back(self, command: Occupy | OccupyNew) -> None:
+        slots = self.slots.get(command.node)
+        if slots is not None:
+            slots.difference_update((command.slot, *command.extra_slots))
+            if not slots:
+                del self.slots[command.node]
+
     def clear(self) -> None:
         """Forget everything: this node does not lead any more, or leads anew."""
         self.tasks.clear()
         self.slots.clear()
+        self.lines.clear()
         self.stopping.clear()
         self.lost.clear()
 
 
 @dataclass(frozen=True, slots=True)
 class PlanningView:
-    """The state as it will be: what is applied, and this leader's own proposals that are not."""
+    """The state as it will be: what is applied, and this leader's own proposals that are not.
+
+    Attributes:
+        lines: behind which slots tasks may wait; a plan without it reserves nothing.
+    """
 
     state: State
     in_flight: InFlight
+    lines: Lines | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +189,14 @@ def _placements(view: PlanningView, now_ms: int, limit: int, unusable: AbstractS
     state, in_flight = view.state, view.in_flight
     ranking = Ranking(state, in_flight.slots, {name for name, _ in in_flight.lost} | unusable)
     commands: list[Command] = []
+    lines = None
+    if view.lines is not None:
+        view.lines.refresh(state, in_flight.lines, in_flight.stopping)
+        lines = view.lines.open(state, ranking.excluded, now_ms)
     # One head per kind; the smallest of them is the next task of the whole queue.
     due = _due(state, now_ms, limit + len(in_flight.tasks))
-    kinds = sorted(kind for kind in {*state.indexes.queue, *due} if ranking.offers(kind))
+    waiting = {*state.indexes.queue, *due}
+    kinds = sorted(kind for kind in waiting if ranking.offers(kind) or (lines and lines.serves(kind)))
     streams = {kind: merge(state.indexes.queue.get(kind, ()), due.get(kind, ())) for kind in kinds}
     heads = [(key, kind) for kind in kinds if (key := next(streams[kind], None)) is not None]
     heapify(heads)
@@ -171,10 +205,15 @@ def _placements(view: PlanningView, now_ms: int, limit: int, unusable: AbstractS
         task_id = task_of(key)
         if task_id not in in_flight.tasks:
             place = ranking.take(kind)
-            if place is None:
+            if place is not None:
+                commands.append(Occupy(task_id, *place))
+                if lines is not None:
+                    lines.placed(place[0], place[2], kind)
+            elif lines is not None and (place := lines.take(state.tasks[task_id])) is not None:
+                commands.append(Occupy(task_id, *place, reserve=True))
+            else:
                 # No slot is left for this kind: the rest of its queue need not be looked at.
                 continue
-            commands.append(Occupy(task_id, *place))
         following = next(streams[kind], None)
         if following is not None:
             heappush(heads, (following, kind))
@@ -192,3 +231,43 @@ def _due(state: State, now_ms: int, limit: int) -> dict[str, list[int]]:
     for found in keys.values():
         found.sort()
     return keys
+
+
+def ride(view: PlanningView, observations: Observations, batch: Sequence[Command]) -> tuple[OccupyNew, ...]:
+    """What can start with the entry of its own submission: where a slot is free that nothing older waits for.
+
+    Args:
+        batch: the commands of the entry, in their order.
+    """
+    state, in_flight = view.state, view.in_flight
+    if not state.indexes.free or not any(isinstance(command, Submit) for command in batch):
+        return ()
+    ranking = Ranking(state, in_flight.slots, {name for name, _ in in_flight.lost} | observations.silent)
+    wanted = [
+        (-command.spec.priority, position)
+        for position, command in enumerate(batch)
+        if isinstance(command, Submit) and _may_ride(command)
+    ]
+    full = {kind for kind in state.indexes.queue if _waits(view, kind)}
+    riders: list[OccupyNew] = []
+    for _, position in sorted(wanted):
+        command = batch[position]
+        assert isinstance(command, Submit)
+        array, kind = command.array, command.spec.kind
+        for offset in range(1 if array is None else array.last_index - array.first_index + 1):
+            place = None if kind in full else ranking.take(kind)
+            if place is None:
+                full.add(kind)
+                break
+            riders.append(OccupyNew(position, offset, *place))
+    return tuple(riders)
+
+
+def _may_ride(command: Submit) -> bool:
+    spec = command.spec
+    return not command.after and not spec.delay_ms and not spec.require and spec.slots == 1
+
+
+def _waits(view: PlanningView, kind: str) -> bool:
+    """Whether a task of this kind is in the queue that nothing is on its way for."""
+    return any(task_of(key) not in view.in_flight.tasks for key in view.state.indexes.queue[kind])

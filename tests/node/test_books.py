@@ -245,6 +245,9 @@ class CountedReigns:
     def plan(self, now_ms: int) -> tuple[()]:
         return ()
 
+    def ride(self, batch: object) -> tuple[()]:
+        return ()
+
     def planned(self, commands: object, error: object) -> None: ...
 
     def stalled(self, stall_ms: int) -> None: ...
