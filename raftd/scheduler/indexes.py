@@ -9,12 +9,20 @@ A task that comes back to the queue has its old key: its place does not change.
 
 from __future__ import annotations
 
-from raftd.scheduler.model import Node, Task, TaskState
+from raftd.scheduler.model import MAX_TIME_MS, Eligibility, Health, Node, Task, TaskSpec, TaskState
 from raftd.scheduler.ordered import OrderedKeys
 
 _ID_BITS = 64
 _ID_MASK = (1 << _ID_BITS) - 1
 _LOAD_UNIT = 1 << 16
+
+TaskClass = tuple[str, tuple[tuple[str, str], ...], int]
+"""What decides which nodes can run a task: its kind, the labels that it requires, how many slots it needs."""
+
+
+def class_of(spec: TaskSpec) -> TaskClass:
+    """The class of a task."""
+    return spec.kind, spec.require, spec.slots
 
 
 def task_key(order: int, task_id: int) -> int:
@@ -46,22 +54,36 @@ class Indexes:
     """Orders and counts over all tasks and nodes.
 
     Attributes:
-        queue: by kind, pending tasks that may start. By kind, so that tasks whose kind no node can take now are not
-            even looked at when others are placed.
+        queue: by class, pending tasks that may start. By class, so that tasks that no node can take now are not even
+            looked at when others are placed.
         delayed: pending tasks whose ``not_before_ms`` is after the cluster time, by ``not_before_ms``.
         run_deadlines: running tasks that have a run timeout and are not stopping yet, by the end of it.
         ended: tasks in a terminal state, by when they ended.
         free: nodes that take work, by the kinds they offer, then (load, name).
+        labelled: the names of the nodes that have a label, by its name and value.
+        unready: nodes that are up, cordoned or draining, and not empty yet, by (end of the drain, name).
     """
 
-    __slots__ = ("_counts", "delayed", "ended", "free", "now_ms", "queue", "run_deadlines")
+    __slots__ = (
+        "_counts",
+        "delayed",
+        "ended",
+        "free",
+        "labelled",
+        "now_ms",
+        "queue",
+        "run_deadlines",
+        "unready",
+    )
 
     def __init__(self) -> None:
-        self.queue: dict[str, OrderedKeys[int]] = {}
+        self.queue: dict[TaskClass, OrderedKeys[int]] = {}
         self.delayed: OrderedKeys[int] = OrderedKeys()
         self.run_deadlines: OrderedKeys[int] = OrderedKeys()
         self.ended: OrderedKeys[int] = OrderedKeys()
         self.free: dict[tuple[str, ...], OrderedKeys[tuple[int, str]]] = {}
+        self.labelled: dict[tuple[str, str], dict[str, None]] = {}
+        self.unready: OrderedKeys[tuple[int, str]] = OrderedKeys()
         self.now_ms = 0
         self._counts = [0] * (max(TaskState) + 1)
 
@@ -93,10 +115,11 @@ class Indexes:
             if task.not_before_ms > self.now_ms:
                 self.delayed.remove(task_key(task.not_before_ms, task.id))
             else:
-                keys = self.queue[task.spec.kind]
+                wanted = class_of(task.spec)
+                keys = self.queue[wanted]
                 keys.remove(queue_key(task))
                 if not keys:
-                    del self.queue[task.spec.kind]
+                    del self.queue[wanted]
         elif state is TaskState.RUNNING:
             deadline_ms = run_deadline_ms(task)
             if deadline_ms is not None:
@@ -121,6 +144,8 @@ class Indexes:
             if ranked is None:
                 ranked = self.free[node.kinds] = OrderedKeys()
             ranked.add(_rank(node))
+        elif _is_unready(node):
+            self.unready.add(_unready_key(node))
 
     def remove_node(self, node: Node) -> None:
         """Forget a record that was added."""
@@ -129,11 +154,26 @@ class Indexes:
             ranked.remove(_rank(node))
             if not ranked:
                 del self.free[node.kinds]
+        elif _is_unready(node):
+            self.unready.remove(_unready_key(node))
+
+    def relabel(self, old: Node | None, new: Node | None) -> None:
+        """Take note of the labels of a node: they change seldom, so this is not done with every record of it."""
+        if old is not None:
+            for label in old.all_labels:
+                names = self.labelled[label]
+                del names[old.name]
+                if not names:
+                    del self.labelled[label]
+        if new is not None:
+            for label in new.all_labels:
+                self.labelled.setdefault(label, {})[new.name] = None
 
     def _enqueue(self, task: Task) -> None:
-        keys = self.queue.get(task.spec.kind)
+        wanted = class_of(task.spec)
+        keys = self.queue.get(wanted)
         if keys is None:
-            keys = self.queue[task.spec.kind] = OrderedKeys()
+            keys = self.queue[wanted] = OrderedKeys()
         keys.add(queue_key(task))
 
 
@@ -148,3 +188,15 @@ def run_deadline_ms(task: Task) -> int | None:
 def _rank(node: Node) -> tuple[int, str]:
     slots = node.slots
     return load_of(slots - node.slots_free, slots), node.name
+
+
+def _is_unready(node: Node) -> bool:
+    return (
+        node.health is Health.UP
+        and node.eligibility is not Eligibility.READY
+        and (node.slots_free < node.slots or any(node.reserved))
+    )
+
+
+def _unready_key(node: Node) -> tuple[int, str]:
+    return node.drain_deadline_ms or MAX_TIME_MS, node.name
