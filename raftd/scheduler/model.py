@@ -34,6 +34,11 @@ class TaskState(IntEnum):
         """Whether the task has ended for good."""
         return TaskState.SUCCEEDED <= self <= TaskState.CANCELLED
 
+    @property
+    def seen_as(self) -> TaskState:
+        """What people see, and what jobs count."""
+        return TaskState.PENDING if self is TaskState.RESERVED else self
+
 
 class AttemptOutcome(IntEnum):
     """How an attempt ended; what each costs the task is the table in ``transitions``."""
