@@ -6,6 +6,8 @@ when it proposed them does not count.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from raftd.scheduler.cancellation import stop_if_over
 from raftd.scheduler.commands import Occupy, Vacate
 from raftd.scheduler.directory import record_holders, usable_ref
@@ -21,6 +23,7 @@ from raftd.scheduler.model import (
     Node,
     Settings,
     Task,
+    TaskSpec,
     TaskState,
 )
 from raftd.scheduler.replies import Occupied, Refused, Reply, Vacated
@@ -52,7 +55,7 @@ def occupy(turn: Turn, command: Occupy) -> Reply:
     node = state.nodes.get(command.node)
     if node is None:
         return Refused("node_not_found", f"no node {command.node!r} has registered")
-    refusal = _refuse_slot(node, command)
+    refusal = _refuse_node(node, command) or _refuse_slots(node, command, task.spec)
     if refusal is not None:
         return refusal
     state.token_counter += 1
@@ -63,6 +66,7 @@ def occupy(turn: Turn, command: Occupy) -> Reply:
         incarnation=node.incarnation,
         token=FencingToken(state.epoch, state.token_counter),
         occupied_at_ms=turn.now_ms,
+        extra_slots=command.extra_slots,
     )
     kept = task.attempts[-(state.settings.max_attempts_kept - 1) :] if task.attempts else ()
     running = Task(
@@ -84,7 +88,7 @@ def occupy(turn: Turn, command: Occupy) -> Reply:
         turn.index,
     )
     state.replace_task(task, running)
-    state.put_node(_with_slot(node, command.slot, task.id, turn.index))
+    state.put_node(_with_slots(node, attempt.slots, task.id, turn.index))
     if task.job_id is not None:
         turn.count_in_job(task.job_id, TaskState.PENDING, TaskState.RUNNING)
     turn.effects.append(Assigned(turn.index, node.name, node.incarnation, running, attempt))
@@ -123,7 +127,7 @@ def vacate(turn: Turn, command: Vacate) -> Reply:
     if isinstance(ended.result, BlobRef):
         record_holders(state, ended.result, command.blob_holders)
     node = state.nodes[attempt.node]
-    state.put_node(_with_slot(node, attempt.slot, None, turn.index))
+    state.put_node(_with_slots(node, attempt.slots, None, turn.index))
     return Vacated(task.id, ended.state)
 
 
@@ -158,6 +162,7 @@ def end_attempt(
         outcome,
         reason or attempt.reason,
         attempt.stopping,
+        attempt.extra_slots,
     )
     settled = _settled(turn, task, ended, settlement, result)
     state.replace_task(task, settled)
@@ -198,15 +203,31 @@ def _settled(
     )
 
 
-def _refuse_slot(node: Node, command: Occupy) -> Refused | None:
+def _refuse_node(node: Node, command: Occupy) -> Refused | None:
     if node.health is not Health.UP or node.incarnation != command.incarnation:
         return _not_now(f"node {node.name!r} is not up as incarnation {command.incarnation}")
     if node.eligibility is not Eligibility.READY:
         return _not_now(f"node {node.name!r} is {node.eligibility.name.lower()}")
-    if not 0 <= command.slot < node.slots:
-        return _not_now(f"node {node.name!r} has no slot {command.slot}")
-    if node.executing[command.slot] is not None:
-        return _not_now(f"slot {command.slot} of node {node.name!r} is occupied")
+    return None
+
+
+def _refuse_slots(node: Node, command: Occupy, spec: TaskSpec) -> Refused | None:
+    slots = (command.slot, *command.extra_slots)
+    if len(slots) != spec.slots:
+        return _not_now(f"task t{command.task_id} needs {spec.slots} slots, not {len(slots)}")
+    if any(not lower < upper for lower, upper in pairwise(slots)):
+        return _not_now("the slots of an attempt are in ascending order")
+    for slot in slots:
+        if not 0 <= slot < node.slots:
+            return _not_now(f"node {node.name!r} has no slot {slot}")
+        if node.executing[slot] is not None:
+            return _not_now(f"slot {slot} of node {node.name!r} is occupied")
+    for name, value in spec.require:
+        # A label may have been taken back since this was planned.
+        if (name, value) not in node.all_labels:
+            return _not_now(
+                f"node {node.name!r} has no label {name}={value}, which t{command.task_id} requires"
+            )
     return None
 
 
@@ -214,7 +235,10 @@ def _not_now(message: str) -> Refused:
     return Refused("rejected", message, retryable=True)
 
 
-def _with_slot(node: Node, slot: int, task_id: int | None, index: int) -> Node:
+def _with_slots(node: Node, slots: tuple[int, ...], task_id: int | None, index: int) -> Node:
+    executing = list(node.executing)
+    for slot in slots:
+        executing[slot] = task_id
     # Written out: `dataclasses.replace` costs as much as the rest of an Occupy.
     return Node(
         node.name,
@@ -226,7 +250,7 @@ def _with_slot(node: Node, slot: int, task_id: int | None, index: int) -> Node:
         node.address,
         node.health,
         node.eligibility,
-        (*node.executing[:slot], task_id, *node.executing[slot + 1 :]),
+        tuple(executing),
         index,
         node.operator_labels,
         node.drain_deadline_ms,

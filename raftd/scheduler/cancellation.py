@@ -17,6 +17,22 @@ from raftd.scheduler.turn import Turn
 _MAX_REASON_CHARS = 1_000
 _CHANGES = {TaskState.FAILED: TaskChange.FAILED, TaskState.CANCELLED: TaskChange.CANCELLED}
 
+_WORDS = {
+    StopReason.CANCELLED: "cancelled",
+    StopReason.TIMED_OUT: "its run timeout passed",
+    StopReason.DRAINED: "its node is drained",
+    StopReason.WITHDRAWN: "it can run elsewhere",
+}
+
+_WEIGHTS = {
+    StopReason.WITHDRAWN: 0,
+    StopReason.DRAINED: 1,
+    StopReason.TIMED_OUT: 2,
+    StopReason.CANCELLED: 3,
+}
+"""A request to end overrides a lighter one: what a timeout charges a drain does not forgive, and a cancel forbids even
+the retry."""
+
 
 def cancel(turn: Turn, command: Cancel) -> Reply:
     """Cancel a task or every task of a job. What has ended already stays as it is, and that is no refusal."""
@@ -50,8 +66,7 @@ def mark_stopping(turn: Turn, command: MarkStopping) -> Reply:
     attempt = task.current
     if attempt is None or attempt.number != command.attempt or attempt.token != command.token:
         return Refused("stale_token", f"attempt {command.attempt} of t{task.id} is not the current one")
-    words = {StopReason.CANCELLED: "cancelled", StopReason.TIMED_OUT: "its run timeout passed"}
-    _mark(turn, task, command.reason, words[command.reason])
+    _mark(turn, task, command.reason, _WORDS[command.reason])
     return Marked(task.id)
 
 
@@ -119,9 +134,9 @@ def end_pending(turn: Turn, task: Task, state: TaskState, reason: str) -> Task:
 
 
 def _mark(turn: Turn, task: Task, stopping: StopReason, reason: str) -> bool:
-    """Mark the current attempt; a cancel overrides a timeout (it forbids the retry), nothing overrides a cancel."""
+    """Mark the current attempt, unless it has been asked for as good a reason."""
     attempt = task.attempts[-1]
-    if attempt.stopping is StopReason.CANCELLED or attempt.stopping is stopping:
+    if attempt.stopping is not None and _WEIGHTS[attempt.stopping] >= _WEIGHTS[stopping]:
         return False
     marked = replace(
         task,

@@ -48,8 +48,8 @@ def check_step(before: FencingToken, state: State) -> FencingToken:
 
 
 def tables_partition(state: State) -> None:
-    """TablesPartition: each slot is executing one running task or is free; each running task is on one slot."""
-    where: dict[int, str] = {}
+    """TablesPartition: each slot is executing one running task or is free; each running task is on its slots."""
+    where: dict[int, tuple[str, list[int]]] = {}
     for node in state.nodes.values():
         for slot, task_id in enumerate(node.executing):
             if task_id is None:
@@ -57,18 +57,25 @@ def tables_partition(state: State) -> None:
             _require(
                 node.health is Health.UP, "TablesPartition", f"lost node {node.name} executes t{task_id}"
             )
-            _require(task_id not in where, "TablesPartition", f"t{task_id} is on two slots")
-            where[task_id] = node.name
+            on, slots = where.setdefault(task_id, (node.name, []))
+            _require(on == node.name, "TablesPartition", f"t{task_id} is on two nodes")
+            slots.append(slot)
             task = state.tasks.get(task_id)
             attempt = None if task is None else task.current
             _require(
                 attempt is not None
-                and (attempt.node, attempt.slot, attempt.incarnation) == (node.name, slot, node.incarnation),
+                and (attempt.node, attempt.incarnation) == (node.name, node.incarnation)
+                and slot in attempt.slots,
                 "TablesPartition",
                 f"slot {slot} of {node.name} executes t{task_id}, whose record says otherwise: {task}",
             )
-    running = [task.id for task in state.tasks.values() if task.state is TaskState.RUNNING]
-    _require(sorted(running) == sorted(where), "TablesPartition", f"running {running}, on slots {where}")
+    running = [task for task in state.tasks.values() if task.state is TaskState.RUNNING]
+    ids = sorted(task.id for task in running)
+    _require(ids == sorted(where), "TablesPartition", f"running {ids}, on slots {where}")
+    for task in running:
+        slots, wanted = where[task.id][1], list(task.attempts[-1].slots)
+        _require(slots == wanted, "TablesPartition", f"t{task.id} occupies slots {slots}, not {wanted}")
+        _require(len(slots) == task.spec.slots, "TablesPartition", f"t{task.id} is on {len(slots)} slots")
 
 
 def tasks_conserved(state: State) -> None:

@@ -19,6 +19,7 @@ from raftd.scheduler.commands import (
     Batch,
     Cancel,
     Expire,
+    ForgetNode,
     MarkStopping,
     MembershipChange,
     NodeLost,
@@ -27,6 +28,9 @@ from raftd.scheduler.commands import (
     RecordBlob,
     RegisterNode,
     Retry,
+    SetEligibility,
+    SetLabels,
+    SetSettings,
     Submit,
     SubmitGraph,
     Vacate,
@@ -38,11 +42,13 @@ from raftd.scheduler.expiry import expire
 from raftd.scheduler.graphs import submit_graph
 from raftd.scheduler.membership import change_members, found
 from raftd.scheduler.model import MAX_TIME_MS, Genesis
+from raftd.scheduler.nodes import forget_node, set_eligibility, set_labels
 from raftd.scheduler.purge import purge
 from raftd.scheduler.registration import node_lost, register_node
 from raftd.scheduler.replies import Reply
 from raftd.scheduler.resubmission import retry
 from raftd.scheduler.retention import forget_old
+from raftd.scheduler.settings import set_settings
 from raftd.scheduler.state import State
 from raftd.scheduler.submission import submit
 from raftd.scheduler.turn import Turn
@@ -59,6 +65,10 @@ _RULES: dict[type, Callable[[Turn, Any], Reply]] = {
     Cancel: cancel,
     MarkStopping: mark_stopping,
     NodeLost: node_lost,
+    ForgetNode: forget_node,
+    SetEligibility: set_eligibility,
+    SetLabels: set_labels,
+    SetSettings: set_settings,
     RecordBlob: record_blob,
 }
 

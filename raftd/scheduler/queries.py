@@ -72,7 +72,7 @@ class TaskPage:
 
 
 def executing(state: State) -> tuple[ExecutingRow, ...]:
-    """Every occupied slot, by node name and slot."""
+    """Every occupied slot, by node name and slot; a task of several slots is in each of them."""
     rows = []
     for name in sorted(state.nodes):
         for slot, task_id in enumerate(state.nodes[name].executing):
@@ -192,6 +192,7 @@ def assignment(task: Task) -> Assignment:
         array_index=task.array_index,
         job_id=task.job_id,
         stop=attempt.stopping,
+        extra_slots=attempt.extra_slots,
     )
 
 
@@ -200,16 +201,13 @@ def assignments(state: State, name: str) -> tuple[Assignment, ...]:
     node = state.nodes.get(name)
     if node is None:
         return ()
-    return tuple(assignment(state.tasks[task_id]) for task_id in node.executing if task_id is not None)
+    return tuple(assignment(state.tasks[task_id]) for task_id in node.occupants)
 
 
 def _candidates(state: State, first: int, states: Collection[TaskState]) -> Iterator[Task]:
     if states and all(wanted is TaskState.RUNNING for wanted in states):
         running = sorted(
-            task_id
-            for node in state.nodes.values()
-            for task_id in node.executing
-            if task_id is not None and task_id >= first
+            task_id for node in state.nodes.values() for task_id in node.occupants if task_id >= first
         )
         return (state.tasks[task_id] for task_id in running)
     return state.tasks.from_key(first)

@@ -53,10 +53,12 @@ def register_node(turn: Turn, command: RegisterNode) -> Reply:
         kinds=kinds,
         address=command.address,
         health=Health.UP,
-        # Whether a node takes work is the operator's word, not the process's: it outlives a restart.
+        # What an operator said of a node is not the process's to say: it outlives a restart.
         eligibility=Eligibility.READY if old is None else old.eligibility,
         executing=(None,) * command.slots,
         changed_index=turn.index,
+        operator_labels=() if old is None else old.operator_labels,
+        drain_deadline_ms=0 if old is None else old.drain_deadline_ms,
     )
     state.put_node(node)
     turn.node_changed(NodeChange.UP, node)
@@ -92,11 +94,10 @@ def forget(turn: Turn, node: Node) -> None:
 def _end_all(turn: Turn, node: Node, reason: str) -> int:
     """End what the incarnation ran; its slots are free already. Returns how many attempts that were."""
     ended = 0
-    for task_id in node.executing:
-        if task_id is not None:
-            # Read now: the end of an earlier one may have stopped their job.
-            end_attempt(turn, turn.state.tasks[task_id], AttemptOutcome.LOST, reason)
-            ended += 1
+    for task_id in node.occupants:
+        # Read now: the end of an earlier one may have stopped their job.
+        end_attempt(turn, turn.state.tasks[task_id], AttemptOutcome.LOST, reason)
+        ended += 1
     return ended
 
 

@@ -148,12 +148,6 @@ class State:
         self.tasks.put(new.id, new)
         self.indexes.met(new, target, job)
 
-    def set_settings(self, settings: Settings) -> None:
-        """Put other settings in the place of those in force."""
-        ageing_ms, self.settings = self.settings.ageing_ms, settings
-        if settings.ageing_ms != ageing_ms:
-            self.indexes.rebuild_queue(settings.ageing_ms, self.tasks)
-
     def forget_task(self, task: Task) -> None:
         """Drop the record of an ended task."""
         self.indexes.remove_task(task)
@@ -166,6 +160,12 @@ class State:
             self.indexes.remove_node(old)
         self.nodes[node.name] = node
         self.indexes.add_node(node)
+
+    def change_settings(self, settings: Settings) -> None:
+        """Put other settings in the place of the old."""
+        ageing_ms, self.settings = self.settings.ageing_ms, settings
+        if settings.ageing_ms != ageing_ms:
+            self.indexes.rebuild_queue(settings.ageing_ms, self.tasks)
 
     def member(self, store_id: int) -> MemberRecord | None:
         """The member of this store, or None."""

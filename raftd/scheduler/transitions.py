@@ -11,7 +11,8 @@ used up so far.
   node counts as a crash: from outside, a node that a task killed and a node that was cut off look the same.
 - What never began, or was given back unasked, is a *return* and costs nothing but a short wait.
 - An attempt that was asked to stop ends as that says, whatever the executor reports, but for one case: if it had
-  succeeded before the request reached it, the success stands, for its work is done and its result is there.
+  succeeded before the request reached it, the success stands, for its work is done and its result is there. One that
+  was stopped because its node is drained costs nothing and goes back to the queue at once.
 """
 
 from __future__ import annotations
@@ -107,6 +108,9 @@ def settle(task: Task, outcome: AttemptOutcome, reason: str, crash_limit: int, r
         return Settlement(TaskState.SUCCEEDED, Charge.NOTHING, 0, "")
     if attempt.stopping is StopReason.CANCELLED:
         return Settlement(TaskState.CANCELLED, Charge.NOTHING, 0, attempt.reason or reason)
+    if attempt.stopping is StopReason.DRAINED:
+        # Asked to go, and not by its own fault: whatever its end looks like is no word about the task.
+        return Settlement(TaskState.PENDING, Charge.NOTHING, 0, "")
     if attempt.stopping is StopReason.TIMED_OUT:
         outcome = AttemptOutcome.TIMED_OUT
     charge = CHARGES[outcome]

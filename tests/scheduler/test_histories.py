@@ -318,7 +318,7 @@ SABOTAGE = {
     "MembersStand: two nodes have one store": _run_a_store_twice,
     "HoldersKnown": _name_a_holder_that_is_gone,
     "TablesPartition": _free_an_occupied_slot,
-    "TablesPartition: .*two slots": _occupy_for_two,
+    "TablesPartition: .*two nodes": _occupy_for_two,
     "TasksConserved": _end_without_an_outcome,
     "TokenGrows": _give_a_token_twice,
     "JobsCount": _miscount_a_job,
