@@ -53,7 +53,8 @@ def cancel(turn: Turn, command: Cancel) -> Reply:
         if task.job_id is not None:
             turn.count_in_job(task.job_id, TaskState.PENDING, TaskState.CANCELLED)
         return Cancelled(1, task.state)
-    if task.state is TaskState.RUNNING:
+    if task.current is not None:
+        # Also where it is reserved: its executor may have begun it.
         return Cancelled(int(_mark(turn, task, StopReason.CANCELLED, reason)), task.state)
     return Cancelled(0, task.state)
 
@@ -66,6 +67,10 @@ def mark_stopping(turn: Turn, command: MarkStopping) -> Reply:
     attempt = task.current
     if attempt is None or attempt.number != command.attempt or attempt.token != command.token:
         return Refused("stale_token", f"attempt {command.attempt} of t{task.id} is not the current one")
+    if command.reason is StopReason.WITHDRAWN and task.state is not TaskState.RESERVED:
+        return Refused("rejected", f"t{task.id} does not wait for its turn any more", retryable=True)
+    if command.reason is StopReason.TIMED_OUT and task.state is TaskState.RESERVED:
+        return Refused("rejected", f"the time of t{task.id} counts from its turn", retryable=True)
     _mark(turn, task, command.reason, _WORDS[command.reason])
     return Marked(task.id)
 
@@ -89,7 +94,7 @@ def stop_job(turn: Turn, job: Job, reason: str) -> int:
         if task.state is TaskState.PENDING:
             cancel_pending(turn, task, reason)
             cancelled += 1
-        elif task.state is TaskState.RUNNING:
+        elif task.current is not None:
             marked += _mark(turn, task, StopReason.CANCELLED, reason)
     if cancelled:
         turn.count_in_job(job.id, TaskState.PENDING, TaskState.CANCELLED, cancelled)
@@ -147,5 +152,6 @@ def _mark(turn: Turn, task: Task, stopping: StopReason, reason: str) -> bool:
     turn.effects.append(
         StopRequested(turn.index, attempt.node, attempt.incarnation, task.id, attempt.token, stopping)
     )
-    turn.task_changed(TaskChange.STOPPING, marked, attempt.node, reason)
+    if stopping is not StopReason.WITHDRAWN:
+        turn.task_changed(TaskChange.STOPPING, marked, attempt.node, reason)
     return True

@@ -73,6 +73,7 @@ class Indexes:
         run_deadlines: running tasks that have a run timeout and are not stopping yet, by the end of it.
         ended: by terminal state, tasks in it, by when they ended.
         free: nodes that take work, by the kinds they offer, then (load, name).
+        reserving: names of the nodes on which some task waits for its turn.
     """
 
     __slots__ = (
@@ -85,6 +86,7 @@ class Indexes:
         "now_ms",
         "queue",
         "queue_deadlines",
+        "reserving",
         "run_deadlines",
     )
 
@@ -96,6 +98,7 @@ class Indexes:
         self.run_deadlines: OrderedKeys[int] = OrderedKeys()
         self.ended: dict[TaskState, OrderedKeys[int]] = {state: OrderedKeys() for state in _ENDS}
         self.free: dict[tuple[str, ...], OrderedKeys[tuple[int, str]]] = {}
+        self.reserving: OrderedKeys[str] = OrderedKeys()
         self.now_ms = 0
         self._ageing_ms = ageing_ms
         self._counts = [0] * (max(TaskState) + 1)
@@ -190,6 +193,8 @@ class Indexes:
 
     def add_node(self, node: Node) -> None:
         """Take note of a record."""
+        if node.reserved:
+            self.reserving.add(node.name)
         if node.takes_work:
             ranked = self.free.get(node.kinds)
             if ranked is None:
@@ -198,6 +203,8 @@ class Indexes:
 
     def remove_node(self, node: Node) -> None:
         """Forget a record that was added."""
+        if node.reserved:
+            self.reserving.remove(node.name)
         if node.takes_work:
             ranked = self.free[node.kinds]
             ranked.remove(_rank(node))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raftd.scheduler.attempts import occupy, vacate
+from raftd.scheduler.attempts import occupy, occupy_new, vacate
 from raftd.scheduler.cancellation import cancel, mark_stopping
 from raftd.scheduler.commands import (
     Batch,
@@ -24,6 +24,7 @@ from raftd.scheduler.commands import (
     MembershipChange,
     NodeLost,
     Occupy,
+    OccupyNew,
     Purge,
     RecordBlob,
     RegisterNode,
@@ -61,6 +62,7 @@ _RULES: dict[type, Callable[[Turn, Any], Reply]] = {
     Expire: expire,
     Purge: purge,
     Occupy: occupy,
+    OccupyNew: occupy_new,
     Vacate: vacate,
     Cancel: cancel,
     MarkStopping: mark_stopping,
@@ -109,7 +111,7 @@ class StateMachine:
         state.advance_clock(min(header.cluster_time_ms, MAX_TIME_MS))
         turn = Turn(state, index, header.random_u64)
         first_new_task_id = state.next_task_id
-        replies: list[Reply] = []
+        replies = turn.replies
         for command in batch.commands:
             replies.append(_RULES[type(command)](turn, command))
             if turn.ended:

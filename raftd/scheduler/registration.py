@@ -76,7 +76,9 @@ def node_lost(turn: Turn, command: NodeLost) -> Reply:
         return Refused(
             "incarnation_lost", f"node {command.name!r} is not up as incarnation {command.incarnation}"
         )
-    lost = replace(node, health=Health.LOST, executing=(None,) * node.slots, changed_index=turn.index)
+    lost = replace(
+        node, health=Health.LOST, executing=(None,) * node.slots, reserved=(), changed_index=turn.index
+    )
     turn.state.put_node(lost)
     turn.node_changed(NodeChange.LOST, lost)
     ended = _end_all(turn, node, f"node {node.name} was lost")
@@ -92,13 +94,16 @@ def forget(turn: Turn, node: Node) -> None:
 
 
 def _end_all(turn: Turn, node: Node, reason: str) -> int:
-    """End what the incarnation ran; its slots are free already. Returns how many attempts that were."""
-    ended = 0
-    for task_id in node.occupants:
+    """End what the incarnation ran, and what waited for its turn there; its slots are free already.
+
+    Returns:
+        How many attempts that were.
+    """
+    task_ids = (*node.occupants, *(task_id for line in node.reserved for task_id in line))
+    for task_id in task_ids:
         # Read now: the end of an earlier one may have stopped their job.
         end_attempt(turn, turn.state.tasks[task_id], AttemptOutcome.LOST, reason)
-        ended += 1
-    return ended
+    return len(task_ids)
 
 
 def _refuse_form(command: RegisterNode) -> Refused | None:

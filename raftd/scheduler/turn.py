@@ -15,6 +15,7 @@ from raftd.scheduler.effects import (
     TaskChanged,
 )
 from raftd.scheduler.model import Job, Node, Task, TaskState
+from raftd.scheduler.replies import Reply
 from raftd.scheduler.state import State
 
 
@@ -24,9 +25,10 @@ class Turn:
     Attributes:
         ended: tasks and jobs that have ended, and whose dependents are to be told after the command
             (``dependencies.settle``).
+        replies: to the commands before the one that is being applied.
     """
 
-    __slots__ = ("effects", "ended", "index", "now_ms", "random_u64", "state")
+    __slots__ = ("effects", "ended", "index", "now_ms", "random_u64", "replies", "state")
 
     def __init__(self, state: State, index: int, random_u64: int) -> None:
         self.state = state
@@ -35,6 +37,7 @@ class Turn:
         self.random_u64 = random_u64
         self.effects: list[Effect] = []
         self.ended: list[Task | Job] = []
+        self.replies: list[Reply] = []
 
     def task_changed(self, change: TaskChange, task: Task, node: str = "", message: str = "") -> None:
         """Say that a task is now so."""
