@@ -99,7 +99,7 @@ def encode_task(task: Task) -> pb.Task:
         args=task_args(task),
         env=dict(spec.env),
         priority=spec.priority,
-        state=pb.TaskState.ValueType(task.state),
+        state=encode_state(task.state),
         job_id=job_name(task.job_id),
         array_index=task.array_index,
         request_id=task.request_id,
@@ -108,7 +108,10 @@ def encode_task(task: Task) -> pb.Task:
         not_before_ms=task.not_before_ms if task.state is TaskState.PENDING else 0,
         retries=spec.retries,
         run_timeout_ms=spec.run_timeout_ms,
-        attempts=[encode_attempt(attempt) for attempt in task.attempts],
+        attempts=[
+            encode_attempt(attempt, reserved=attempt is task.current and task.state is TaskState.RESERVED)
+            for attempt in task.attempts
+        ],
         result=encode_result(task.result),
         reason=task.reason,
         changed_index=task.changed_index,
@@ -127,7 +130,12 @@ def encode_page(tasks: Iterable[Task], page_bytes: int) -> tuple[list[pb.Task], 
     return taken, False
 
 
-def encode_attempt(attempt: Attempt) -> pb.Attempt:
+def encode_state(state: TaskState) -> pb.TaskState.ValueType:
+    """Where a task is, as users see it: one that waits for its turn on a slot is pending."""
+    return pb.TaskState.ValueType(TaskState.PENDING if state is TaskState.RESERVED else state)
+
+
+def encode_attempt(attempt: Attempt, *, reserved: bool = False) -> pb.Attempt:
     """One attempt of a task."""
     return pb.Attempt(
         number=attempt.number,
@@ -141,6 +149,8 @@ def encode_attempt(attempt: Attempt) -> pb.Attempt:
         started_at_ms=attempt.started_at_ms,
         ended_at_ms=attempt.ended_at_ms,
         stopping=attempt.stopping is not None and attempt.outcome is None,
+        reserved=reserved,
+        extra_slots=attempt.extra_slots,
     )
 
 

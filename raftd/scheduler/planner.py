@@ -14,8 +14,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush, merge
 
-from raftd.scheduler.commands import Command, MarkStopping, NodeLost, Occupy
-from raftd.scheduler.indexes import TaskClass, class_of, order_of, queue_key, task_of
+from raftd.scheduler.commands import Command, Expire, MarkStopping, NodeLost, Occupy
+from raftd.scheduler.indexes import TaskClass, class_of, order_of, task_of
 from raftd.scheduler.model import MAX_TIME_MS, Health, StopReason
 from raftd.scheduler.placement import Ranking
 from raftd.scheduler.state import State
@@ -37,6 +37,7 @@ class InFlight:
     tasks: set[int] = field(default_factory=set)
     slots: dict[str, set[int]] = field(default_factory=dict)
     stopping: set[int] = field(default_factory=set)
+    expiring: set[int] = field(default_factory=set)
     lost: set[tuple[str, int]] = field(default_factory=set)
 
     def proposed(self, commands: Iterable[Command]) -> None:
@@ -48,6 +49,8 @@ class InFlight:
                     self.slots.setdefault(command.node, set()).update((command.slot, *command.extra_slots))
                 case MarkStopping():
                     self.stopping.add(command.task_id)
+                case Expire():
+                    self.expiring.add(command.task_id)
                 case NodeLost():
                     self.lost.add((command.name, command.incarnation))
                 case _:
@@ -66,6 +69,8 @@ class InFlight:
                             del self.slots[command.node]
                 case MarkStopping():
                     self.stopping.discard(command.task_id)
+                case Expire():
+                    self.expiring.discard(command.task_id)
                 case NodeLost():
                     self.lost.discard((command.name, command.incarnation))
                 case _:
@@ -76,6 +81,7 @@ class InFlight:
         self.tasks.clear()
         self.slots.clear()
         self.stopping.clear()
+        self.expiring.clear()
         self.lost.clear()
 
 
@@ -113,7 +119,9 @@ def plan(
     commands += _timeouts(view, now_ms, max_commands - len(commands))
     commands += _drains(view, now_ms, max_commands - len(commands))
     lost = {command.name for command in commands if isinstance(command, NodeLost)}
-    commands += _placements(view, now_ms, max_commands - len(commands), lost | observations.silent)
+    expiring = {command.task_id for command in commands if isinstance(command, Expire)}
+    left = max_commands - len(commands)
+    commands += _placements(view, now_ms, left, lost | observations.silent, expiring)
     return tuple(commands)
 
 
@@ -124,6 +132,10 @@ def next_wakeup_ms(state: State, now_ms: int) -> int | None:
     """
     times_ms = []
     for key in state.indexes.delayed:
+        if order_of(key) > now_ms:
+            times_ms.append(order_of(key))
+            break
+    for key in state.indexes.queue_deadlines:
         if order_of(key) > now_ms:
             times_ms.append(order_of(key))
             break
@@ -158,6 +170,13 @@ def _timeouts(view: PlanningView, now_ms: int, limit: int) -> list[Command]:
         if task_id not in view.in_flight.stopping:
             attempt = view.state.tasks[task_id].attempts[-1]
             commands.append(MarkStopping(task_id, attempt.number, attempt.token, StopReason.TIMED_OUT))
+    for key in view.state.indexes.queue_deadlines:
+        if len(commands) >= limit or order_of(key) > now_ms:
+            break
+        task_id = task_of(key)
+        # One that is being placed has its turn: if that comes to nothing, its time is up with the next plan.
+        if task_id not in view.in_flight.expiring and task_id not in view.in_flight.tasks:
+            commands.append(Expire(task_id))
     return commands
 
 
@@ -183,7 +202,9 @@ def _drains(view: PlanningView, now_ms: int, limit: int) -> list[Command]:
     return commands
 
 
-def _placements(view: PlanningView, now_ms: int, limit: int, unusable: AbstractSet[str]) -> list[Command]:
+def _placements(
+    view: PlanningView, now_ms: int, limit: int, unusable: AbstractSet[str], expiring: AbstractSet[int]
+) -> list[Command]:
     state, in_flight = view.state, view.in_flight
     ranking = Ranking(state, in_flight.slots, {name for name, _ in in_flight.lost} | unusable)
     commands: list[Command] = []
@@ -197,7 +218,7 @@ def _placements(view: PlanningView, now_ms: int, limit: int, unusable: AbstractS
     while heads and len(commands) < limit:
         key, wanted = heappop(heads)
         task_id = task_of(key)
-        if task_id not in in_flight.tasks:
+        if task_id not in in_flight.tasks and task_id not in in_flight.expiring and task_id not in expiring:
             place = ranking.take(wanted)
             if place is None:
                 # No room is left for this class: the rest of its queue need not be looked at.
@@ -218,7 +239,7 @@ def _due(state: State, now_ms: int, limit: int) -> dict[TaskClass, list[int]]:
         if count >= limit or order_of(key) > now_ms:
             break
         task = state.tasks[task_of(key)]
-        keys.setdefault(class_of(task.spec), []).append(queue_key(task))
+        keys.setdefault(class_of(task.spec), []).append(state.indexes.queue_key(task))
     for found in keys.values():
         found.sort()
     return keys

@@ -12,16 +12,14 @@ from raftd.scheduler.attempts import end_attempt
 from raftd.scheduler.commands import NodeLost, RegisterNode
 from raftd.scheduler.directory import forget_holder
 from raftd.scheduler.effects import NodeChange
+from raftd.scheduler.limits import MAX_KIND_CHARS, MAX_LABELS, MAX_SLOTS
 from raftd.scheduler.model import AttemptOutcome, Eligibility, Health, Node
 from raftd.scheduler.replies import Lost, Refused, Registered, Reply
 from raftd.scheduler.state import State
-from raftd.scheduler.submission import MAX_KIND_CHARS
 from raftd.scheduler.turn import Turn
 
 MAX_NAME_CHARS = 64
-MAX_SLOTS = 1_024
 MAX_KINDS = 256
-MAX_LABELS = 64
 MAX_TEXT_CHARS = 256
 _MAX_U64 = (1 << 64) - 1
 
@@ -78,7 +76,9 @@ def node_lost(turn: Turn, command: NodeLost) -> Reply:
         return Refused(
             "incarnation_lost", f"node {command.name!r} is not up as incarnation {command.incarnation}"
         )
-    lost = replace(node, health=Health.LOST, executing=(None,) * node.slots, changed_index=turn.index)
+    lost = replace(
+        node, health=Health.LOST, executing=(None,) * node.slots, reserved=(), changed_index=turn.index
+    )
     turn.state.put_node(lost)
     turn.node_changed(NodeChange.LOST, lost)
     ended = _end_all(turn, node, f"node {node.name} was lost")
@@ -94,13 +94,16 @@ def forget(turn: Turn, node: Node) -> None:
 
 
 def _end_all(turn: Turn, node: Node, reason: str) -> int:
-    """End what the incarnation ran; its slots are free already. Returns how many attempts that were."""
-    ended = 0
-    for task_id in node.occupants:
+    """End what the incarnation ran, and what waited for its turn there; its slots are free already.
+
+    Returns:
+        How many attempts that were.
+    """
+    task_ids = (*node.occupants, *(task_id for line in node.reserved for task_id in line))
+    for task_id in task_ids:
         # Read now: the end of an earlier one may have stopped their job.
         end_attempt(turn, turn.state.tasks[task_id], AttemptOutcome.LOST, reason)
-        ended += 1
-    return ended
+    return len(task_ids)
 
 
 def _refuse_form(command: RegisterNode) -> Refused | None:

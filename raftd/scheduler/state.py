@@ -110,7 +110,7 @@ class State:
         self.tasks: Table[Task] = Table()
         self.requests: Table[RequestRecord] = Table()
         self.blobs: Table[BlobRecord] = Table(shift=_DIGEST_BITS - 8)
-        self.indexes = Indexes()
+        self.indexes = Indexes(self.settings.ageing_ms)
         self._request_numbers: dict[str, int] = {}
 
     @property
@@ -143,6 +143,11 @@ class State:
         self.tasks.put(new.id, new)
         self.indexes.add_task(new)
 
+    def meet_dependency(self, new: Task, target: int, job: bool) -> None:
+        """Put a waiting task's new record, which does not name this one any more, in the place of the old."""
+        self.tasks.put(new.id, new)
+        self.indexes.met(new, target, job)
+
     def forget_task(self, task: Task) -> None:
         """Drop the record of an ended task."""
         self.indexes.remove_task(task)
@@ -160,7 +165,9 @@ class State:
 
     def change_settings(self, settings: Settings) -> None:
         """Put other settings in the place of the old."""
-        self.settings = settings
+        ageing_ms, self.settings = self.settings.ageing_ms, settings
+        if settings.ageing_ms != ageing_ms:
+            self.indexes.rebuild_queue(settings.ageing_ms, self.tasks)
 
     def member(self, store_id: int) -> MemberRecord | None:
         """The member of this store, or None."""

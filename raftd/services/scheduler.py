@@ -20,6 +20,7 @@ from raftd.codec.api import (
     encode_job,
     encode_page,
     encode_refusal,
+    encode_state,
     encode_submit_reply,
     encode_task,
 )
@@ -249,6 +250,8 @@ class SchedulerService(SchedulerServicer):
             states = frozenset(TaskState(state) for state in request.states)
         except ValueError:
             raise InvalidRequest(f"unknown task state among {list(request.states)}") from None
+        if TaskState.PENDING in states:
+            states |= {TaskState.RESERVED}
 
         def local() -> pb.ListResponse:
             page = queries.task_page(self._state(), after=after, limit=size, states=states, job_id=job_id)
@@ -423,5 +426,5 @@ def _cancel_reply(name: str, reply: Reply) -> pb.CancelReply:
         return pb.CancelReply(id=name, refusal=encode_refusal(reply))
     if not isinstance(reply, Cancelled):
         raise TypeError(f"a Cancel was answered by {reply!r}")
-    state = pb.TaskState.ValueType(reply.state or 0)
+    state = pb.TaskState.ValueType(0) if reply.state is None else encode_state(reply.state)
     return pb.CancelReply(id=name, state=state, cancelled_count=reply.count)

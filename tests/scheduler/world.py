@@ -42,6 +42,7 @@ from raftd.scheduler.model import (
     TaskState,
 )
 from raftd.scheduler.replies import Accepted, Occupied, Refused, Registered, Reply
+from raftd.scheduler.slots import line_of
 from raftd.scheduler.state import State
 
 T = TypeVar("T")
@@ -196,6 +197,22 @@ class World:
         reply = self.do(Occupy(task_id, node, incarnation, slot, extra_slots))
         assert isinstance(reply, Occupied), reply
         return reply
+
+    def reserve(self, task_id: int, node: str = "n1", slot: int = 0) -> Occupied:
+        """The task waits for its turn on that slot."""
+        incarnation = self.state.nodes[node].incarnation
+        reply = self.do(Occupy(task_id, node, incarnation, slot, reserve=True))
+        assert isinstance(reply, Occupied), reply
+        return reply
+
+    def withdraw(self, task_id: int) -> Reply:
+        attempt = self.attempt(task_id)
+        return self.do(MarkStopping(task_id, attempt.number, attempt.token, StopReason.WITHDRAWN))
+
+    def line(self, node: str = "n1", slot: int = 0) -> list[int]:
+        """The tasks on a slot: the one that it executes, then those that wait for their turn."""
+        head = self.state.nodes[node].executing[slot]
+        return [] if head is None else [head, *line_of(self.state.nodes[node], slot)]
 
     def end(
         self,
