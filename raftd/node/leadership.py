@@ -17,8 +17,9 @@ from raftd.scheduler.commands import Command, NodeLost, Occupy
 from raftd.scheduler.effects import Effect, NodeChange, NodeChanged
 from raftd.scheduler.lease import LeaseBook, LeasePolicy
 from raftd.scheduler.model import Health
-from raftd.scheduler.planner import InFlight, Observations, PlanningView, next_wakeup_ms, plan, ride
+from raftd.scheduler.planner import InFlight, Observations, PlanningView, next_wakeup_ms, plan
 from raftd.scheduler.reserving import Lines, withdrawals
+from raftd.scheduler.riding import ride
 
 log = logging.getLogger(__name__)
 

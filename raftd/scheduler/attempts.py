@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from raftd.scheduler.cancellation import stop_job
+from raftd.scheduler.cancellation import stop_if_over
 from raftd.scheduler.commands import Occupy, OccupyNew, Vacate
 from raftd.scheduler.directory import record_holders, usable_ref
 from raftd.scheduler.effects import Assigned, SlotFreed, TaskChange
@@ -25,7 +25,6 @@ from raftd.scheduler.model import (
     Eligibility,
     FencingToken,
     Health,
-    Job,
     Node,
     Settings,
     StopReason,
@@ -60,6 +59,8 @@ def occupy(turn: Turn, command: Occupy) -> Reply:
         return Refused("task_not_found", f"no task t{command.task_id}")
     if task.state is not TaskState.PENDING:
         return _not_now(f"task t{task.id} is {task.state.name.lower()}, not pending")
+    if task.after:
+        return _not_now(f"task t{task.id} comes after {len(task.after)} others that have not ended")
     if task.not_before_ms > turn.now_ms:
         return _not_now(f"task t{task.id} waits until {task.not_before_ms}")
     node = state.nodes.get(command.node)
@@ -123,12 +124,11 @@ def vacate(turn: Turn, command: Vacate) -> Reply:
             f"attempt {command.attempt} of t{task.id} with token {command.token} is not the current one",
         )
     outcome, reason, result = command.outcome, command.reason, command.result
-    if outcome is AttemptOutcome.SUCCEEDED:
-        unusable = _unusable(result, state.settings)
-        if unusable:
-            # Refusing the command would leave the slot occupied for ever; the attempt has not brought a result.
-            outcome, reason, result = AttemptOutcome.FAILED, unusable, None
-    else:
+    unusable = _unusable(result, state.settings)
+    if unusable:
+        # Refusing the command would leave the slot occupied for ever; the attempt has not brought a result.
+        if outcome is AttemptOutcome.SUCCEEDED:
+            outcome, reason = AttemptOutcome.FAILED, unusable
         result = None
     ended = end_attempt(
         turn,
@@ -238,9 +238,7 @@ def end_attempt(
         return settled  # it was pending to everybody but its executor, and is so still
     turn.task_changed(_CHANGES[settled.state], settled, attempt.node, ended.reason)
     if task.job_id is not None:
-        job = turn.count_in_job(task.job_id, task.state, settled.state)
-        if _over_max_failures(job):
-            stop_job(turn, job, f"job j{job.id} has reached its limit of {job.max_failures} failed tasks")
+        stop_if_over(turn, turn.count_in_job(task.job_id, task.state, settled.state))
     return settled
 
 
@@ -248,6 +246,8 @@ def _settled(
     turn: Turn, task: Task, ended: Attempt, settlement: Settlement, result: bytes | BlobRef | None
 ) -> Task:
     terminal = settlement.state.terminal
+    # What a task says of its own error is kept, where it is the last word.
+    own_error = settlement.state is TaskState.FAILED and ended.outcome is AttemptOutcome.FAILED
     charge = settlement.charge
     return Task(
         task.id,
@@ -257,12 +257,12 @@ def _settled(
         task.array_index,
         task.request_id,
         task.submitted_at_ms,
-        task.not_before_ms if terminal else min(turn.now_ms + settlement.delay_ms, MAX_TIME_MS),
+        min(turn.now_ms + settlement.delay_ms, MAX_TIME_MS) if settlement.delay_ms else task.not_before_ms,
         (*task.attempts[:-1], ended),
         task.failures + (charge is Charge.FAILURE),
         task.crashes + (charge is Charge.CRASH),
         task.returns + (charge is Charge.RETURN),
-        result if settlement.state is TaskState.SUCCEEDED else None,
+        result if own_error or settlement.state is TaskState.SUCCEEDED else None,
         settlement.reason,
         turn.now_ms if terminal else 0,
         turn.index,
@@ -319,10 +319,6 @@ def _unusable(result: bytes | BlobRef | None, settings: Settings) -> str:
     if result is not None and len(result) > settings.max_inline_result_bytes:
         return f"its inline result has {len(result)} bytes, the limit is {settings.max_inline_result_bytes}"
     return ""
-
-
-def _over_max_failures(job: Job) -> bool:
-    return bool(job.max_failures) and job.failed >= job.max_failures and not job.stopping
 
 
 def _sane_ms(time_ms: int) -> int:

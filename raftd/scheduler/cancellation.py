@@ -15,6 +15,7 @@ from raftd.scheduler.replies import Cancelled, Marked, Refused, Reply
 from raftd.scheduler.turn import Turn
 
 _MAX_REASON_CHARS = 1_000
+_CHANGES = {TaskState.FAILED: TaskChange.FAILED, TaskState.CANCELLED: TaskChange.CANCELLED}
 
 _WORDS = {
     StopReason.CANCELLED: "cancelled",
@@ -48,7 +49,7 @@ def cancel(turn: Turn, command: Cancel) -> Reply:
     if task is None:
         return Refused("task_not_found", f"no task t{command.task_id}")
     if task.state is TaskState.PENDING:
-        task = _cancel_pending(turn, task, reason)
+        task = cancel_pending(turn, task, reason)
         if task.job_id is not None:
             turn.count_in_job(task.job_id, TaskState.PENDING, TaskState.CANCELLED)
         return Cancelled(1, task.state)
@@ -91,7 +92,7 @@ def stop_job(turn: Turn, job: Job, reason: str) -> int:
         if task is None:
             continue
         if task.state is TaskState.PENDING:
-            _cancel_pending(turn, task, reason)
+            cancel_pending(turn, task, reason)
             cancelled += 1
         elif task.current is not None:
             marked += _mark(turn, task, StopReason.CANCELLED, reason)
@@ -100,17 +101,41 @@ def stop_job(turn: Turn, job: Job, reason: str) -> int:
     return cancelled + marked
 
 
-def _cancel_pending(turn: Turn, task: Task, reason: str) -> Task:
-    cancelled = replace(
-        task,
-        state=TaskState.CANCELLED,
-        reason=reason,
-        finished_at_ms=turn.now_ms,
-        changed_index=turn.index,
+def stop_if_over(turn: Turn, job: Job) -> None:
+    """Stop a job of which as many tasks have failed as may fail."""
+    if job.max_failures and job.failed >= job.max_failures:
+        stop_job(turn, job, f"job j{job.id} has reached its limit of {job.max_failures} failed tasks")
+
+
+def cancel_pending(turn: Turn, task: Task, reason: str) -> Task:
+    """Cancel a pending task; the caller counts it in its job."""
+    return end_pending(turn, task, TaskState.CANCELLED, reason)
+
+
+def end_pending(turn: Turn, task: Task, state: TaskState, reason: str) -> Task:
+    """End a pending task without an attempt; the caller counts it in its job."""
+    # Written out: `dataclasses.replace` costs several times as much, and a job may have thousands of tasks.
+    ended = Task(
+        task.id,
+        task.spec,
+        state,
+        task.job_id,
+        task.array_index,
+        task.request_id,
+        task.submitted_at_ms,
+        task.not_before_ms,
+        task.attempts,
+        task.failures,
+        task.crashes,
+        task.returns,
+        None,
+        reason,
+        turn.now_ms,
+        turn.index,
     )
-    turn.state.replace_task(task, cancelled)
-    turn.task_changed(TaskChange.CANCELLED, cancelled, message=reason)
-    return cancelled
+    turn.state.replace_task(task, ended)
+    turn.task_changed(_CHANGES[state], ended, message=reason)
+    return ended
 
 
 def _mark(turn: Turn, task: Task, stopping: StopReason, reason: str) -> bool:

@@ -32,6 +32,7 @@ def check(state: State) -> None:
     token_grows(state)
     jobs_count(state)
     requests_indexed(state)
+    dependencies_unmet(state)
     indexes_derived(state)
     members_unique(state)
     members_stand(state)
@@ -136,7 +137,7 @@ def _check_task(task: Task) -> None:
         bool(task.finished_at_ms) <= task.state.terminal, "TasksConserved", f"t{task.id} is not over: {task}"
     )
     _require(
-        task.result is None or task.state is TaskState.SUCCEEDED,
+        task.result is None or task.state in (TaskState.SUCCEEDED, TaskState.FAILED),
         "TasksConserved",
         f"t{task.id} has a result and is {task.state.name}",
     )
@@ -174,9 +175,9 @@ def jobs_count(state: State) -> None:
         total = job.pending + job.running + job.succeeded + job.failed + job.cancelled
         kept = job.total - job.forgotten
         _require(total == job.total and kept == counted.total(), "JobsCount", f"{job} has {counted}")
+        pending = counted[TaskState.PENDING] + counted[TaskState.RESERVED]
         _require(
-            (job.pending, job.running)
-            == (counted[TaskState.PENDING] + counted[TaskState.RESERVED], counted[TaskState.RUNNING]),
+            (job.pending, job.running) == (pending, counted[TaskState.RUNNING]),
             "JobsCount",
             f"{job} has {counted}",
         )
@@ -198,24 +199,48 @@ def requests_indexed(state: State) -> None:
         _require(state.request(record.request_id) is record, "RequestsIndexed", record.request_id)
 
 
+def dependencies_unmet(state: State) -> None:
+    """DependenciesUnmet: only pending tasks wait, each for what is there and has not ended, and for nothing twice."""
+    for task in state.tasks.values():
+        _require(
+            not task.after or task.state is TaskState.PENDING,
+            "DependenciesUnmet",
+            f"t{task.id} waits: {task}",
+        )
+        for one in task.after:
+            if one.job:
+                job = state.jobs.get(one.target)
+                lasts = job is not None and bool(job.pending or job.running)
+            else:
+                target = state.tasks.get(one.target)
+                lasts = target is not None and not target.state.terminal
+            _require(lasts, "DependenciesUnmet", f"t{task.id} waits for {one}, which has ended")
+        wanted = {(one.job, one.target) for one in task.after}
+        _require(len(wanted) == len(task.after), "DependenciesUnmet", f"t{task.id} waits twice: {task.after}")
+
+
 def indexes_derived(state: State) -> None:
     """IndexesDerived: the orders and counts are exactly what the records give."""
-    fresh = Indexes()
+    fresh = Indexes(state.settings.ageing_ms)
     fresh.now_ms = state.cluster_time_ms
     for task in state.tasks.values():
         fresh.add_task(task)
     for node in state.nodes.values():
         fresh.add_node(node)
+        fresh.relabel(None, node)
     kept = state.indexes
-    for name in ("delayed", "run_deadlines", "ended", "reserving"):
+    for name in ("delayed", "dependents", "queue_deadlines", "reserving", "run_deadlines", "unready"):
         _same(name, getattr(kept, name), getattr(fresh, name))
+    for ended_state, ended in fresh.ended.items():
+        _same(f"ended, {ended_state.name}", kept.ended[ended_state], ended)
     for mine, theirs, name in ((kept.queue, fresh.queue, "queue"),):
         _require(sorted(mine) == sorted(theirs), "IndexesDerived", f"{name}: {sorted(mine)}")
-        for kind, keys in mine.items():
-            _same(f"{name} of {kind}", keys, theirs[kind])
+        for wanted, keys in mine.items():
+            _same(f"{name} of {wanted}", keys, theirs[wanted])
     _require(sorted(kept.free) == sorted(fresh.free), "IndexesDerived", f"free: {sorted(kept.free)}")
     for kinds, ranked in kept.free.items():
         _same(f"free {kinds}", ranked, fresh.free[kinds])
+    _require(kept.labelled == fresh.labelled, "IndexesDerived", f"labelled: {kept.labelled}")
     for task_state in TaskState:
         _require(kept.count(task_state) == fresh.count(task_state), "IndexesDerived", task_state.name)
 

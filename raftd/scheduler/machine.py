@@ -18,27 +18,36 @@ from raftd.scheduler.cancellation import cancel, mark_stopping
 from raftd.scheduler.commands import (
     Batch,
     Cancel,
+    Expire,
     ForgetNode,
     MarkStopping,
     MembershipChange,
     NodeLost,
     Occupy,
     OccupyNew,
+    Purge,
     RecordBlob,
     RegisterNode,
+    Retry,
     SetEligibility,
     SetLabels,
     SetSettings,
     Submit,
+    SubmitGraph,
     Vacate,
 )
+from raftd.scheduler.dependencies import settle
 from raftd.scheduler.directory import record_blob
 from raftd.scheduler.effects import Effect
+from raftd.scheduler.expiry import expire
+from raftd.scheduler.graphs import submit_graph
 from raftd.scheduler.membership import change_members, found
 from raftd.scheduler.model import MAX_TIME_MS, Genesis
 from raftd.scheduler.nodes import forget_node, set_eligibility, set_labels
+from raftd.scheduler.purge import purge
 from raftd.scheduler.registration import node_lost, register_node
 from raftd.scheduler.replies import Reply
+from raftd.scheduler.resubmission import retry
 from raftd.scheduler.retention import forget_old
 from raftd.scheduler.settings import set_settings
 from raftd.scheduler.state import State
@@ -48,6 +57,10 @@ from raftd.scheduler.turn import Turn
 _RULES: dict[type, Callable[[Turn, Any], Reply]] = {
     RegisterNode: register_node,
     Submit: submit,
+    SubmitGraph: submit_graph,
+    Retry: retry,
+    Expire: expire,
+    Purge: purge,
     Occupy: occupy,
     OccupyNew: occupy_new,
     Vacate: vacate,
@@ -101,6 +114,8 @@ class StateMachine:
         replies = turn.replies
         for command in batch.commands:
             replies.append(_RULES[type(command)](turn, command))
+            if turn.ended:
+                settle(turn)
         forget_old(state, len(batch.commands), state.next_task_id - first_new_task_id)
         return Outcome(tuple(replies), tuple(turn.effects))
 
@@ -135,6 +150,7 @@ class StateMachine:
         self._advance(index)
         turn = Turn(self.state, index, 0)
         change_members(turn, changes, voters, learners, outgoing)
+        settle(turn)
         return Outcome((), tuple(turn.effects))
 
     def _advance(self, index: int) -> None:

@@ -34,22 +34,23 @@ class TaskState(IntEnum):
         """Whether the task has ended for good."""
         return TaskState.SUCCEEDED <= self <= TaskState.CANCELLED
 
+    @property
+    def seen_as(self) -> TaskState:
+        """What people see, and what jobs count."""
+        return TaskState.PENDING if self is TaskState.RESERVED else self
+
 
 class AttemptOutcome(IntEnum):
     """How an attempt ended; what each costs the task is the table in ``transitions``."""
 
     SUCCEEDED = 1
-    FAILED = 2
-    """The task's own error."""
-    TIMED_OUT = 3
-    """Its run timeout passed."""
+    FAILED = 2  # the task's own error
+    TIMED_OUT = 3  # its run timeout passed
     CANCELLED = 4
-    CRASHED = 5
-    """The slot's process died under it."""
+    CRASHED = 5  # the slot's process died under it
     LOST = 6  # its node was lost, or came back as a new incarnation
     NOT_STARTED = 7  # the executor could not start it
-    WITHDRAWN = 8
-    """It was taken back before its turn on its slot came."""
+    WITHDRAWN = 8  # it was taken back before its turn on its slot came
 
 
 class StopReason(IntEnum):

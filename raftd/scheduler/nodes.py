@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from raftd.scheduler.commands import ForgetNode, SetEligibility, SetLabels
 from raftd.scheduler.effects import NodeChange
+from raftd.scheduler.limits import MAX_LABELS
 from raftd.scheduler.model import MAX_TIME_MS, Eligibility, Health, Node
-from raftd.scheduler.registration import MAX_LABELS, MAX_TEXT_CHARS, forget
+from raftd.scheduler.registration import MAX_TEXT_CHARS, forget
 from raftd.scheduler.replies import NodeForgotten, NodeSet, Refused, Reply
 from raftd.scheduler.state import State
 from raftd.scheduler.turn import Turn

@@ -101,7 +101,7 @@ def counts(state: State) -> Counts:
     """How many tasks are in each state; a reserved one is pending to everybody but its executor."""
     count = state.indexes.count
     return Counts(
-        pending=count(TaskState.PENDING) + count(TaskState.RESERVED),
+        pending=state.indexes.pending_count,
         running=count(TaskState.RUNNING),
         succeeded=count(TaskState.SUCCEEDED),
         failed=count(TaskState.FAILED),
@@ -173,7 +173,7 @@ def next_pending(state: State, limit: int) -> tuple[Task, ...]:
 
 def recently_ended(state: State, limit: int) -> tuple[Task, ...]:
     """The tasks that ended last, the latest first."""
-    return tuple(state.tasks[task_of(key)] for key in islice(reversed(state.indexes.ended), limit))
+    return tuple(state.tasks[task_of(key)] for key in islice(state.indexes.latest_ended(), limit))
 
 
 def assignment(task: Task) -> Assignment:

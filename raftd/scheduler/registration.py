@@ -12,16 +12,14 @@ from raftd.scheduler.attempts import end_attempt
 from raftd.scheduler.commands import NodeLost, RegisterNode
 from raftd.scheduler.directory import forget_holder
 from raftd.scheduler.effects import NodeChange
+from raftd.scheduler.limits import MAX_KIND_CHARS, MAX_LABELS, MAX_SLOTS
 from raftd.scheduler.model import AttemptOutcome, Eligibility, Health, Node
 from raftd.scheduler.replies import Lost, Refused, Registered, Reply
 from raftd.scheduler.state import State
-from raftd.scheduler.submission import MAX_KIND_CHARS
 from raftd.scheduler.turn import Turn
 
 MAX_NAME_CHARS = 64
-MAX_SLOTS = 1_024
 MAX_KINDS = 256
-MAX_LABELS = 64
 MAX_TEXT_CHARS = 256
 _MAX_U64 = (1 << 64) - 1
 

@@ -10,11 +10,12 @@ have been short so far. Where that was wrong, or another slot has become idle, i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from raftd.scheduler.commands import MarkStopping
 from raftd.scheduler.effects import Assigned, Effect, NodeChanged, SlotFreed, StopRequested, TaskChanged
+from raftd.scheduler.indexes import TaskClass, class_of
 from raftd.scheduler.model import AttemptOutcome, Eligibility, Health, Node, StopReason, Task
 from raftd.scheduler.ordered import OrderedKeys
 from raftd.scheduler.slots import line_of
@@ -33,6 +34,9 @@ HANDOVER_US = 300
 """Added to every run: between two tasks of one slot."""
 
 _MEASURED = (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT)
+
+Kinds = tuple[str, ...]
+"""That a node offers."""
 
 Place = tuple[int, str, int]
 """The expected wait in us, the node and the slot."""
@@ -79,8 +83,12 @@ class Lines:
         self.run_times = RunTimes()
         self._touched: dict[str, None] = {}
         self._lengths: dict[tuple[str, int], int] = {}
-        self._places: dict[str, tuple[tuple[str, ...], list[Place]]] = {}
-        self._ranked: dict[tuple[str, ...], OrderedKeys[Place]] = {}
+        self._places: dict[str, tuple[Kinds, list[Place]]] = {}
+        self._ranked: dict[Kinds, OrderedKeys[Place]] = {}
+        # Of the plan that is being made.
+        self._excluded: AbstractSet[str] = frozenset()
+        self._closed: set[str] = set()
+        self._closed_kinds: set[Kinds] = set()
 
     def begin(self, names: Iterable[str]) -> None:
         """A leader begins with these nodes, and knows nothing of any kind."""
@@ -108,15 +116,25 @@ class Lines:
                 case _:
                     pass
 
-    def refresh(
-        self, state: State, coming: Mapping[tuple[str, int], list[int]], stopping: AbstractSet[int]
+    def begin_plan(
+        self,
+        state: State,
+        coming: Mapping[tuple[str, int], list[int]],
+        stopping: AbstractSet[int],
+        excluded: AbstractSet[str],
+        now_ms: int,
     ) -> None:
-        """Look again at what has changed.
+        """A plan is being made: look again at what has changed.
 
         Args:
             coming: tasks that are on their way to the line of a slot.
             stopping: tasks that are on their way to be stopped.
+            excluded: nodes that nothing is placed on.
         """
+        self._state, self._now_ms = state, now_ms
+        self._excluded = excluded
+        self._closed.clear()
+        self._closed_kinds.clear()
         touched, self._touched = self._touched, {}
         for name in touched:
             self._drop(name)
@@ -134,10 +152,7 @@ class Lines:
                     self._lengths[name, slot] = length
                     places.append((wait_us, name, slot))
             if places:
-                self._places[name] = (node.kinds, places)
-                ranked = self._ranked.setdefault(node.kinds, OrderedKeys())
-                for place in places:
-                    ranked.add(place)
+                self._add(node, places)
 
     def _wait_us(self, state: State, node: Node, slot: int, more: Iterable[int]) -> int | None:
         """How long one more would wait there; None where nobody should."""
@@ -162,102 +177,86 @@ class Lines:
         if kinds and not self._ranked[kinds]:
             del self._ranked[kinds]
 
-    def open(self, state: State, excluded: AbstractSet[str], now_ms: int) -> OpenLines:
-        """What there is for one plan."""
-        return OpenLines(self, state, excluded, now_ms)
+    def serves(self, wanted: TaskClass) -> bool:
+        """Whether tasks of this class have a say in who waits: there is a line where one could run."""
+        return any(kinds not in self._closed_kinds for kinds in self._offering(wanted))
 
-    def _groups(self) -> dict[tuple[str, ...], OrderedKeys[Place]]:
-        return self._ranked
+    def close(self, name: str) -> None:
+        """Nobody more waits on this node, in this plan."""
+        self._closed.add(name)
 
-    def _take(self, kinds: tuple[str, ...], place: Place, run_us: int | None, depth: int) -> None:
-        """One more waits there; to be looked at again when that is applied, or was not proposed."""
-        wait_us, name, slot = place
-        places = self._places[name][1]
-        places.remove(place)
-        self._ranked[kinds].remove(place)
-        length = self._lengths.pop((name, slot)) + 1
-        if run_us is not None and wait_us + run_us <= MAX_WAIT_US and length < depth:
-            longer = (wait_us + run_us, name, slot)
-            places.append(longer)
-            self._ranked[kinds].add(longer)
-            self._lengths[name, slot] = length
-        self._touched[name] = None
-
-    def _head(self, state: State, node: Node, slot: int, kind: str) -> None:
-        """A task of this kind is on its way to a free slot: others may follow it in the same entry."""
-        run_us = self.run_times.short_us(kind)
-        if run_us is None or not state.settings.reserve_depth:
-            return
-        self._touched[node.name] = None
-        place = (run_us, node.name, slot)
-        self._places.setdefault(node.name, (node.kinds, []))[1].append(place)
-        self._ranked.setdefault(node.kinds, OrderedKeys()).add(place)
-        self._lengths[node.name, slot] = 0
-
-
-class OpenLines:
-    """The lines as one plan sees them: some nodes excluded, and some kinds of node closed on the way."""
-
-    def __init__(self, lines: Lines, state: State, excluded: AbstractSet[str], now_ms: int) -> None:
-        self._lines = lines
-        self._state = state
-        self._excluded = excluded
-        self._now_ms = now_ms
-        self._closed: set[tuple[str, ...]] = set()
-
-    def serves(self, kind: str) -> bool:
-        """Whether a task of this kind has a say in who waits: some node with a line offers it."""
-        return any(True for _ in self._offering(kind))
-
-    def placed(self, name: str, slot: int, kind: str) -> None:
-        """The plan has put a task of this kind on a free slot."""
-        self._lines._head(self._state, self._state.nodes[name], slot, kind)
+    def placed(self, name: str, slot: int, wanted: TaskClass) -> None:
+        """The plan has put a task of this class on a free slot: others may follow it in the same entry."""
+        state = self._state
+        run_us = self.run_times.short_us(wanted[0])
+        if run_us is not None and state.settings.reserve_depth:
+            self._add(state.nodes[name], [(run_us, name, slot)])
+            self._lengths[name, slot] = 0
+            self._touched[name] = None
 
     def take(self, task: Task) -> tuple[str, int, int] | None:
         """A place in a line for this task: node name, incarnation and slot.
 
-        Where it should not wait in any, nothing that comes after it does so either on the nodes that it could run on:
-        it would never find one of their slots free.
+        Where it should not wait in any, nobody who comes after it does so either where it could run: it would never
+        find a slot free.
         """
-        kind = task.spec.kind
-        run_us = self._lines.run_times.short_us(kind)
-        if not _may_wait(task) or run_us is None:
-            self._closed.update(list(self._offering(kind)))
+        wanted = class_of(task.spec)
+        run_us = self.run_times.short_us(task.spec.kind)
+        if run_us is None or not _may_wait(task):
+            if task.spec.require:
+                self._closed.update(name for name in self._state.nodes if self._labelled(name, wanted))
+            else:
+                self._closed_kinds.update(self._offering(wanted))
             return None
-        best: tuple[Place, tuple[str, ...]] | None = None
-        for kinds in self._offering(kind):
-            place = self._first(kinds)
-            if place is not None and (best is None or place < best[0]):
-                best = (place, kinds)
-        if best is None:
+        firsts = [(place, kinds) for kinds in self._offering(wanted) if (place := self._first(kinds, wanted))]
+        if not firsts:
             return None
-        (wait_us, name, slot), kinds = best
-        self._lines._take(kinds, (wait_us, name, slot), run_us, self._state.settings.reserve_depth)
-        return name, self._state.nodes[name].incarnation, slot
+        place, kinds = min(firsts)
+        wait_us, name, slot = place
+        node = self._state.nodes[name]
+        self._places[name][1].remove(place)
+        self._ranked[kinds].remove(place)
+        length = self._lengths.pop((name, slot)) + 1
+        if wait_us + run_us <= MAX_WAIT_US and length < self._state.settings.reserve_depth:
+            self._add(node, [(wait_us + run_us, name, slot)])
+            self._lengths[name, slot] = length
+        # To be looked at again: this is not proposed yet.
+        self._touched[name] = None
+        return name, node.incarnation, slot
 
-    def _offering(self, kind: str) -> Iterator[tuple[str, ...]]:
-        for kinds in self._lines._groups():
-            if kind in kinds and kinds not in self._closed:
-                yield kinds
+    def _add(self, node: Node, places: list[Place]) -> None:
+        self._places.setdefault(node.name, (node.kinds, []))[1].extend(places)
+        ranked = self._ranked.setdefault(node.kinds, OrderedKeys())
+        for place in places:
+            ranked.add(place)
 
-    def _first(self, kinds: tuple[str, ...]) -> Place | None:
-        for place in self._lines._groups().get(kinds, ()):
+    def _offering(self, wanted: TaskClass) -> list[Kinds]:
+        return [kinds for kinds in self._ranked if wanted[0] in kinds]
+
+    def _first(self, kinds: Kinds, wanted: TaskClass) -> Place | None:
+        if kinds in self._closed_kinds:
+            return None
+        for place in self._ranked[kinds]:
             _, name, slot = place
-            if name not in self._excluded and not _overdue(
-                self._state, self._state.nodes[name], slot, self._now_ms
+            if (
+                name not in self._excluded
+                and name not in self._closed
+                and self._labelled(name, wanted)
+                and not _overdue(self._state, self._state.nodes[name], slot, self._now_ms)
             ):
                 return place
         return None
+
+    def _labelled(self, name: str, wanted: TaskClass) -> bool:
+        labelled = self._state.indexes.labelled
+        return all(name in labelled.get(label, ()) for label in wanted[1])
 
 
 def _may_wait(task: Task) -> bool:
     """A task that has been tried stays out of lines, where the loss of a node would cost it nothing: a task that
     takes down its node must come to its limit."""
-    spec = task.spec
-    return (
-        spec.slots == 1
-        and not spec.require
-        and all(attempt.outcome is AttemptOutcome.WITHDRAWN for attempt in task.attempts)
+    return task.spec.slots == 1 and (
+        all(attempt.outcome is AttemptOutcome.WITHDRAWN for attempt in task.attempts)
     )
 
 
@@ -269,26 +268,24 @@ def _overdue(state: State, node: Node, slot: int, now_ms: int) -> bool:
 def withdrawals(
     state: State, run_times: RunTimes, stopping: AbstractSet[int], excluded: AbstractSet[str], now_ms: int
 ) -> list[MarkStopping]:
-    """Who should wait no longer: on nodes that take no new work, behind heads that are not short after all, and
-    while a slot is idle that nothing else waits for.
+    """Who should wait no longer: behind heads that are not short after all, and while a slot is idle that nothing else
+    waits for. Nodes that take no new work are the planner's own business (``planner._drains``).
 
     Args:
         stopping: tasks that are on their way to be stopped.
         excluded: nodes that nothing is placed on.
     """
     commands: list[MarkStopping] = []
-    idle: dict[str, int] = {}
+    idle: dict[TaskClass, int] = {}
     for name in state.indexes.reserving:
         node = state.nodes[name]
+        if node.eligibility is not Eligibility.READY:
+            continue
         for slot, line in enumerate(node.reserved):
             if not line:
                 continue
             head = state.tasks[node.executing[slot] or 0]
-            hopeless = (
-                node.eligibility is not Eligibility.READY
-                or head.attempts[-1].stopping is not None
-                or _overdue(state, node, slot, now_ms)
-            )
+            hopeless = head.attempts[-1].stopping is not None or _overdue(state, node, slot, now_ms)
             waits_us = 0
             for ahead, task_id in zip((head.id, *line), line, strict=False):
                 waits_us += run_times.short_us(state.tasks[ahead].spec.kind) or MAX_WAIT_US
@@ -296,24 +293,25 @@ def withdrawals(
                 attempt = task.attempts[-1]
                 if attempt.stopping is not None or task_id in stopping:
                     continue
-                kind = task.spec.kind
+                wanted = class_of(task.spec)
                 if not hopeless:
-                    if waits_us <= WORTHWHILE_US or state.indexes.queue.get(kind):
+                    if waits_us <= WORTHWHILE_US or wanted in state.indexes.queue:
                         continue
-                    if kind not in idle:
-                        idle[kind] = _idle_slots(state, kind, excluded)
-                    if not idle[kind]:
+                    if wanted not in idle:
+                        idle[wanted] = _idle_slots(state, wanted, excluded)
+                    if not idle[wanted]:
                         continue
-                    idle[kind] -= 1
+                    idle[wanted] -= 1
                 commands.append(MarkStopping(task_id, attempt.number, attempt.token, StopReason.WITHDRAWN))
     return commands
 
 
-def _idle_slots(state: State, kind: str, excluded: AbstractSet[str]) -> int:
+def _idle_slots(state: State, wanted: TaskClass, excluded: AbstractSet[str]) -> int:
+    labelled = state.indexes.labelled
     return sum(
         state.nodes[name].slots_free
         for kinds, ranked in state.indexes.free.items()
-        if kind in kinds
+        if wanted[0] in kinds
         for _, name in ranked
-        if name not in excluded
+        if name not in excluded and all(name in labelled.get(label, ()) for label in wanted[1])
     )

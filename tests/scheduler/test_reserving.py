@@ -7,9 +7,10 @@ import pytest
 from raftd.scheduler.commands import Command, MarkStopping, Occupy, OccupyNew
 from raftd.scheduler.effects import Effect
 from raftd.scheduler.model import ArraySpec, AttemptOutcome, Eligibility, Settings, StopReason, TaskSpec
-from raftd.scheduler.planner import InFlight, Observations, PlanningView, plan, ride
+from raftd.scheduler.planner import InFlight, Observations, PlanningView, plan
 from raftd.scheduler.replies import Refused
 from raftd.scheduler.reserving import OVERDUE_MS, Lines, RunTimes, withdrawals
+from raftd.scheduler.riding import ride
 from tests.scheduler.world import World, submission
 
 
@@ -248,7 +249,7 @@ def test_while_a_slot_is_idle_nobody_waits_long_for_another() -> None:
     assert leader.withdrawals() == [], "something else waits for it already"
 
 
-@pytest.mark.parametrize("why", ["cordoned", "stopping", "overdue"])
+@pytest.mark.parametrize("why", ["stopping", "overdue"])
 def test_who_would_wait_longer_than_was_thought_is_taken_back(why: str) -> None:
     world, leader = leading()
     leader.seen("noop", 1)
@@ -256,8 +257,6 @@ def test_who_would_wait_longer_than_was_thought_is_taken_back(why: str) -> None:
     leader.place()
     assert leader.withdrawals() == []
     match why:
-        case "cordoned":
-            world.set_eligibility("n1", Eligibility.CORDONED)
         case "stopping":
             world.cancel(head)
         case "overdue":
@@ -269,6 +268,48 @@ def test_who_would_wait_longer_than_was_thought_is_taken_back(why: str) -> None:
     assert leader.withdrawals() == []
     leader.applied(stop)
     assert leader.withdrawals() == []
+
+
+def test_a_node_that_is_cordoned_gives_back_what_waits_there() -> None:
+    world, leader = leading()
+    leader.seen("noop", 1)
+    _, second = world.submit(), world.submit()
+    leader.place()
+    world.set_eligibility("n1", Eligibility.CORDONED)
+    leader.learn(world.effects)
+    attempt = world.attempt(second)
+    stop = MarkStopping(second, attempt.number, attempt.token, StopReason.WITHDRAWN)
+    assert leader.plan() == (stop,)
+    assert leader.withdrawals() == []
+
+
+def test_a_task_waits_only_where_its_labels_are() -> None:
+    world, leader = leading("n1", "n2")
+    leader.seen("noop", 1)
+    world.set_labels("n2", ("gpu", "yes"))
+    leader.learn(world.effects)
+    heads = [world.submit() for _ in range(2)]
+    leader.place()
+    spec = TaskSpec("noop", require=(("gpu", "yes"),))
+    wanting = [world.accept(submission(f"gpu {n}", spec)).first_task_id for n in range(2)]
+    leader.place()
+    assert [world.line("n1"), world.line("n2")] == [heads[:1], [heads[1], *wanting]]
+
+
+def test_while_a_task_of_several_slots_waits_for_a_node_nobody_waits_in_line_there() -> None:
+    world, leader = leading(slots=2)
+    leader.seen("noop", 1)
+    first = [world.submit() for _ in range(2)]
+    leader.place()
+    wide = world.submit("noop", slots=2)
+    later = [world.submit() for _ in range(2)]
+    leader.place()
+    assert world.line() == first[:1]
+    for task_id in first:
+        leader.end(task_id)
+        leader.place()
+    assert world.executing() == {("n1", 0): wide, ("n1", 1): wide}
+    assert world.queue() == later
 
 
 def riders(leader: Leader, *batch: Command) -> list[tuple[int, int, str, int]]:
@@ -308,7 +349,7 @@ def test_nobody_rides_past_an_older_one_that_waits() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [TaskSpec("noop", delay_ms=5), TaskSpec("noop", slots=2), TaskSpec("unheard-of")]
+    "spec", [TaskSpec("noop", delay_ms=5), TaskSpec("noop", slots=5), TaskSpec("unheard-of")]
 )
 def test_what_cannot_start_at_once_on_any_slot_does_not_ride(spec: TaskSpec) -> None:
     _, leader = leading("n1", slots=4)

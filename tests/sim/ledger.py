@@ -136,13 +136,14 @@ class Ledger:
         line = self._lines.get(slot, [])
         if effect.token in line:
             line.remove(effect.token)
-            # What its end makes of it follows, unless it is as pending as it was to everybody else.
-            self._move(effect.task_id, TaskState.PENDING)
-            self._returned += 1
         elif self._slots.pop(slot, None) != effect.token:
             raise Broken("OnlyCurrentTokenAccepted", f"{effect.token} frees {slot} of t{effect.task_id}")
         elif line:
             self._slots[slot] = line.pop(0)
+        if self._states[effect.task_id] is TaskState.RESERVED:
+            # What its end makes of it follows, unless it is as pending as it was to everybody else.
+            self._move(effect.task_id, TaskState.PENDING)
+            self._returned += 1
         if self._tokens.pop(effect.task_id, None) != effect.token:
             raise Broken("OnlyCurrentTokenAccepted", f"{effect.token} is not the one of t{effect.task_id}")
 
