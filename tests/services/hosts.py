@@ -131,6 +131,18 @@ class FakeScheduler(SchedulerServicer):
     async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
         return pb.ListResponse()
 
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        return pb.ListJobsResponse()
+
+    async def SubmitGraph(self, request: pb.SubmitGraphRequest, context: Context) -> pb.SubmitGraphResponse:
+        return pb.SubmitGraphResponse()
+
+    async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryResponse:
+        return pb.RetryResponse()
+
+    async def Purge(self, request: pb.PurgeRequest, context: Context) -> pb.PurgeResponse:
+        return pb.PurgeResponse()
+
     async def Logs(self, request: pb.LogsRequest, context: Context) -> AsyncIterator[pb.LogsResponse]:
         yield pb.LogsResponse()
 
