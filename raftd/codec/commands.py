@@ -11,19 +11,25 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from raftd.codec.submissions import (
+    decode_expire,
+    decode_purge,
+    decode_retry,
+    decode_submit,
+    decode_submit_graph,
+    encode_expire,
+    encode_purge,
+    encode_retry,
+    encode_submit,
+    encode_submit_graph,
+)
 from raftd.codec.values import (
-    decode_array,
-    decode_dependencies,
     decode_enum,
     decode_pairs,
     decode_ref,
-    decode_spec,
     decode_token,
-    encode_array,
-    encode_dependencies,
     encode_pairs,
     encode_ref,
-    encode_spec,
     encode_token,
     unknown,
 )
@@ -36,8 +42,6 @@ from raftd.scheduler.commands import (
     Command,
     Expire,
     ForgetNode,
-    GraphEdge,
-    GraphTask,
     Header,
     MarkStopping,
     NodeLost,
@@ -57,11 +61,9 @@ from raftd.scheduler.commands import (
 from raftd.scheduler.model import (
     AttemptOutcome,
     BlobRef,
-    Condition,
     Eligibility,
     NodeRole,
     StopReason,
-    TaskState,
 )
 
 
@@ -139,93 +141,6 @@ def _decode_register_node(message: pb.RegisterNodeCommand) -> RegisterNode:
         kinds=tuple(message.kinds),
         address=message.address,
     )
-
-
-def _encode_submit(command: Submit) -> pb.LogCommand:
-    return pb.LogCommand(
-        submit=pb.SubmitCommand(
-            request_id=command.request_id,
-            digest=command.digest,
-            created_ms=command.created_ms,
-            spec=encode_spec(command.spec),
-            array=encode_array(command.array),
-            after=encode_dependencies(command.after) if command.after else None,
-        )
-    )
-
-
-def _decode_submit(message: pb.SubmitCommand) -> Submit:
-    return Submit(
-        request_id=message.request_id,
-        digest=message.digest,
-        created_ms=message.created_ms,
-        spec=decode_spec(message.spec),
-        array=decode_array(message.array) if message.HasField("array") else None,
-        after=decode_dependencies(message.after),
-    )
-
-
-def _encode_submit_graph(command: SubmitGraph) -> pb.LogCommand:
-    return pb.LogCommand(
-        submit_graph=pb.SubmitGraphCommand(
-            request_id=command.request_id,
-            digest=command.digest,
-            created_ms=command.created_ms,
-            name=command.name,
-            tasks=[
-                pb.LogGraphTask(
-                    spec=encode_spec(task.spec),
-                    after=[
-                        pb.LogGraphEdge(position=edge.position, condition=edge.condition)
-                        for edge in task.after
-                    ],
-                    after_others=encode_dependencies(task.after_others),
-                )
-                for task in command.tasks
-            ],
-            max_failures=command.max_failures,
-        )
-    )
-
-
-def _decode_submit_graph(message: pb.SubmitGraphCommand) -> SubmitGraph:
-    return SubmitGraph(
-        request_id=message.request_id,
-        digest=message.digest,
-        created_ms=message.created_ms,
-        name=message.name,
-        tasks=tuple(
-            [
-                GraphTask(
-                    decode_spec(task.spec),
-                    tuple(
-                        [
-                            GraphEdge(edge.position, decode_enum(Condition, edge.condition))
-                            for edge in task.after
-                        ]
-                    ),
-                    decode_dependencies(task.after_others),
-                )
-                for task in message.tasks
-            ]
-        ),
-        max_failures=message.max_failures,
-    )
-
-
-def _encode_retry(command: Retry) -> pb.LogCommand:
-    return pb.LogCommand(
-        retry=pb.RetryCommand(
-            task_id=command.task_id,
-            request_id=command.request_id,
-            digest=command.digest,
-            created_ms=command.created_ms,
-        )
-    )
-
-
-def _decode_retry(message: pb.RetryCommand) -> Retry:
-    return Retry(message.task_id, message.request_id, message.digest, message.created_ms)
 
 
 def _encode_occupy(command: Occupy) -> pb.LogCommand:
@@ -353,34 +268,6 @@ def _decode_mark_stopping(message: pb.MarkStoppingCommand) -> MarkStopping:
     )
 
 
-def _encode_expire(command: Expire) -> pb.LogCommand:
-    return pb.LogCommand(expire=pb.ExpireCommand(task_id=command.task_id))
-
-
-def _decode_expire(message: pb.ExpireCommand) -> Expire:
-    return Expire(message.task_id)
-
-
-def _encode_purge(command: Purge) -> pb.LogCommand:
-    return pb.LogCommand(
-        purge=pb.PurgeCommand(
-            task_ids=command.task_ids,
-            job_ids=command.job_ids,
-            ended_before_ms=command.ended_before_ms,
-            states=command.states,
-        )
-    )
-
-
-def _decode_purge(message: pb.PurgeCommand) -> Purge:
-    return Purge(
-        tuple(message.task_ids),
-        tuple(message.job_ids),
-        message.ended_before_ms,
-        tuple([decode_enum(TaskState, state) for state in message.states]),
-    )
-
-
 def _encode_set_eligibility(command: SetEligibility) -> pb.LogCommand:
     return pb.LogCommand(
         set_eligibility=pb.SetEligibilityCommand(
@@ -445,18 +332,18 @@ def _decode_record_blob(message: pb.RecordBlobCommand) -> RecordBlob:
 
 _ENCODERS: dict[type, Callable[[Any], pb.LogCommand]] = {
     RegisterNode: _encode_register_node,
-    Submit: _encode_submit,
+    Submit: encode_submit,
     Occupy: _encode_occupy,
     Vacate: _encode_vacate,
     Cancel: _encode_cancel,
     MarkStopping: _encode_mark_stopping,
     NodeLost: _encode_node_lost,
     RecordBlob: _encode_record_blob,
-    SubmitGraph: _encode_submit_graph,
+    SubmitGraph: encode_submit_graph,
     OccupyNew: _encode_occupy_new,
-    Retry: _encode_retry,
-    Expire: _encode_expire,
-    Purge: _encode_purge,
+    Retry: encode_retry,
+    Expire: encode_expire,
+    Purge: encode_purge,
     SetEligibility: _encode_set_eligibility,
     SetLabels: _encode_set_labels,
     SetSettings: _encode_set_settings,
@@ -465,18 +352,18 @@ _ENCODERS: dict[type, Callable[[Any], pb.LogCommand]] = {
 
 _DECODERS: dict[str, Callable[[Any], Command]] = {
     "register_node": _decode_register_node,
-    "submit": _decode_submit,
+    "submit": decode_submit,
     "occupy": _decode_occupy,
     "vacate": _decode_vacate,
     "cancel": _decode_cancel,
     "mark_stopping": _decode_mark_stopping,
     "node_lost": _decode_node_lost,
     "record_blob": _decode_record_blob,
-    "submit_graph": _decode_submit_graph,
+    "submit_graph": decode_submit_graph,
     "occupy_new": _decode_occupy_new,
-    "retry": _decode_retry,
-    "expire": _decode_expire,
-    "purge": _decode_purge,
+    "retry": decode_retry,
+    "expire": decode_expire,
+    "purge": decode_purge,
     "set_eligibility": _decode_set_eligibility,
     "set_labels": _decode_set_labels,
     "set_settings": _decode_set_settings,

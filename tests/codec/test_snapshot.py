@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftd.codec.snapshot import decode_snapshot, encode_snapshot
+from raftd.codec.snapshot import FORMAT_VERSION, decode_snapshot, encode_snapshot
 from raftd.errors import StorageError, UnknownFormat
 from raftd.pb import log_pb2 as pb
 from raftd.scheduler import invariants
@@ -159,6 +159,6 @@ def test_bytes_that_are_no_snapshot_are_damaged() -> None:
 
 
 def test_a_later_format_stops_this_build() -> None:
-    head = pb.SnapshotSlice(head=pb.SnapshotHead(format_version=2)).SerializeToString()
+    head = pb.SnapshotSlice(head=pb.SnapshotHead(format_version=FORMAT_VERSION + 1)).SerializeToString()
     with pytest.raises(UnknownFormat):
         decode_snapshot([len(head).to_bytes(4, "big") + head])
