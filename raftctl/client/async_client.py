@@ -21,6 +21,7 @@ from raftctl.client import errors, overview, wire
 from raftctl.client import models as m
 from raftctl.client.administration import Administration
 from raftctl.client.channel import Router, Stubs
+from raftctl.client.explanations import Explanation, Purged
 from raftctl.client.operator_calls import OperatorCalls
 from raftctl.client.overview import ClusterView
 from raftctl.client.request_ids import new_request_id
@@ -117,9 +118,7 @@ class AsyncClient(OperatorCalls):
         answer = await self._call(lambda s: s.scheduler.Retry, pb.RetryRequest(items=[item]))
         return _raised(answer.replies[0])
 
-    async def purge(
-        self, *ids: str, ended_before_ms: int = 0, states: Iterable[m.TaskState] = ()
-    ) -> m.Purged:
+    async def purge(self, *ids: str, ended_before_ms: int = 0, states: Iterable[m.TaskState] = ()) -> Purged:
         """Forgets ended tasks and jobs before their time: those that are named, or those that ended before a time,
         a few thousand of them in one call."""
         request = pb.PurgeRequest(
@@ -197,7 +196,7 @@ class AsyncClient(OperatorCalls):
             if not token:
                 return
 
-    async def explain(self, task_id: str, *, stale: bool = False) -> m.Explanation:
+    async def explain(self, task_id: str, *, stale: bool = False) -> Explanation:
         """Why a task is where it is: what it waits for, and what each node says to it.
 
         Raises:

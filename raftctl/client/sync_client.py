@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 from raftctl.client import models as m
 from raftctl.client.async_client import DEFAULT_TIMEOUT_S, AsyncClient
+from raftctl.client.explanations import Explanation, Purged
 from raftctl.client.overview import ClusterView
 from raftctl.client.sync_operator_calls import SyncOperatorCalls
 from raftctl.endpoints import Endpoints
@@ -94,7 +95,7 @@ class Client(SyncOperatorCalls):
         """See `AsyncClient.retry`."""
         return self._run(self._client.retry(task_id, request_id=request_id))
 
-    def purge(self, *ids: str, ended_before_ms: int = 0, states: Iterable[m.TaskState] = ()) -> m.Purged:
+    def purge(self, *ids: str, ended_before_ms: int = 0, states: Iterable[m.TaskState] = ()) -> Purged:
         """See `AsyncClient.purge`."""
         return self._run(self._client.purge(*ids, ended_before_ms=ended_before_ms, states=states))
 
@@ -116,7 +117,7 @@ class Client(SyncOperatorCalls):
         """See `AsyncClient.jobs`."""
         return self._iterate(self._client.jobs(unfinished=unfinished, limit=limit, stale=stale))
 
-    def explain(self, task_id: str, *, stale: bool = False) -> m.Explanation:
+    def explain(self, task_id: str, *, stale: bool = False) -> Explanation:
         """See `AsyncClient.explain`."""
         return self._run(self._client.explain(task_id, stale=stale))
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from raftctl.client import models as m
 from raftctl.client import nodes as n
 from raftctl.client.errors import from_code
+from raftctl.client.explanations import Explanation, NodeVerdict, Purged
 from raftd.pb import admin_pb2 as admin
 from raftd.pb import scheduler_pb2 as pb
 
@@ -225,20 +226,20 @@ def job(message: pb.Job) -> m.Job:
     )
 
 
-def purged(message: pb.PurgeResponse) -> m.Purged:
+def purged(message: pb.PurgeResponse) -> Purged:
     """What a purge did."""
-    return m.Purged(message.purged_count, tuple((one.id, refusal(one.refusal)) for one in message.refused))
+    return Purged(message.purged_count, tuple((one.id, refusal(one.refusal)) for one in message.refused))
 
 
-def explanation(message: pb.ExplainResponse) -> m.Explanation:
+def explanation(message: pb.ExplainResponse) -> Explanation:
     """Why a task is where it is."""
-    return m.Explanation(
+    return Explanation(
         task=task(message.task),
         summary=message.summary,
         waits=tuple(message.waits),
         ahead_count=message.ahead_count,
         nodes=tuple(
-            m.NodeVerdict(one.node, one.fits, one.available, tuple(one.reasons)) for one in message.nodes
+            NodeVerdict(one.node, one.fits, one.available, tuple(one.reasons)) for one in message.nodes
         ),
         read=read_info(message.read),
     )

@@ -26,69 +26,87 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
+Kind = Annotated[
+    str, typer.Argument(metavar="KIND", help="noop, sleep, shell, render-tile, ...", show_default=False)
+]
+Args = Annotated[
+    list[str] | None, typer.Argument(metavar="ARGS...", help="Its arguments; {} is the array index.")
+]
+Name = Annotated[str, typer.Option("--name", help="A name for people.")]
+Env = Annotated[
+    list[str] | None,
+    typer.Option("--env", metavar="K=V", help="Set a variable for the task; repeatable."),
+]
+Stdin = Annotated[
+    str | None, typer.Option("--stdin", metavar="FILE", help="The task's standard input; - for ours.")
+]
+RequestId = Annotated[
+    str, typer.Option("--request-id", metavar="ID", help="However often it is submitted, it is one task.")
+]
+Array = Annotated[
+    str | None, typer.Option("--array", metavar="0-63", help="One task for each index, as one job.")
+]
+MaxFailures = Annotated[
+    int, typer.Option("--max-failures", min=0, help="Cancel the rest of the job after so many. 0: never.")
+]
+Priority = Annotated[int, typer.Option("--priority", help="Higher runs first.")]
+Retries = Annotated[
+    int, typer.Option("--retries", min=0, help="Further attempts after an error of the task itself.")
+]
+Backoff = Annotated[
+    str | None, typer.Option("--backoff", metavar="exp:1s..60s", help="The pause before each retry.")
+]
+RunTimeout = Annotated[
+    str | None, typer.Option("--run-timeout", metavar="5m", help="Stop an attempt that runs longer.")
+]
+QueueTimeout = Annotated[
+    str | None, typer.Option("--queue-timeout", metavar="1h", help="Fail if nothing starts it in time.")
+]
+After = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--after", metavar="ID[:any]", help="Start when this task or job has succeeded (any: ended)."
+    ),
+]
+Delay = Annotated[str | None, typer.Option("--delay", metavar="10s", help="Start no sooner than in so long.")]
+Require = Annotated[
+    list[str] | None,
+    typer.Option("--require", metavar="K=V", help="Only on nodes with this label; repeatable."),
+]
+Slots = Annotated[int, typer.Option("--slots", min=1, help="Slots of one node that it occupies.")]
+File = Annotated[
+    str | None,
+    typer.Option("--file", metavar="FILE", help="Submissions, or a graph of them, as JSON; - for stdin."),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 5 unless it succeeds.")]
+Follow = Annotated[
+    bool, typer.Option("--follow", help="Show what it writes until it ends; exit 5 unless it succeeds.")
+]
+
+
 @app.command()
 def submit(
     ctx: typer.Context,
-    kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="noop, sleep, shell, render-tile, ...", show_default=False)
-    ] = "",
-    args: Annotated[
-        list[str] | None, typer.Argument(metavar="ARGS...", help="Its arguments; {} is the array index.")
-    ] = None,
-    name: Annotated[str, typer.Option("--name", help="A name for people.")] = "",
-    env: Annotated[
-        list[str] | None,
-        typer.Option("--env", metavar="K=V", help="Set a variable for the task; repeatable."),
-    ] = None,
-    stdin: Annotated[
-        str | None, typer.Option("--stdin", metavar="FILE", help="The task's standard input; - for ours.")
-    ] = None,
-    request_id: Annotated[
-        str, typer.Option("--request-id", metavar="ID", help="However often it is submitted, it is one task.")
-    ] = "",
-    array: Annotated[
-        str | None, typer.Option("--array", metavar="0-63", help="One task for each index, as one job.")
-    ] = None,
-    max_failures: Annotated[
-        int, typer.Option("--max-failures", min=0, help="Cancel the rest of the job after so many. 0: never.")
-    ] = 0,
-    priority: Annotated[int, typer.Option("--priority", help="Higher runs first.")] = 0,
-    retries: Annotated[
-        int, typer.Option("--retries", min=0, help="Further attempts after an error of the task itself.")
-    ] = 0,
-    backoff: Annotated[
-        str | None, typer.Option("--backoff", metavar="exp:1s..60s", help="The pause before each retry.")
-    ] = None,
-    run_timeout: Annotated[
-        str | None, typer.Option("--run-timeout", metavar="5m", help="Stop an attempt that runs longer.")
-    ] = None,
-    queue_timeout: Annotated[
-        str | None, typer.Option("--queue-timeout", metavar="1h", help="Fail if nothing starts it in time.")
-    ] = None,
-    after: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--after", metavar="ID[:any]", help="Start when this task or job has succeeded (any: ended)."
-        ),
-    ] = None,
-    delay: Annotated[
-        str | None, typer.Option("--delay", metavar="10s", help="Start no sooner than in so long.")
-    ] = None,
-    require: Annotated[
-        list[str] | None,
-        typer.Option("--require", metavar="K=V", help="Only on nodes with this label; repeatable."),
-    ] = None,
-    slots: Annotated[int, typer.Option("--slots", min=1, help="Slots of one node that it occupies.")] = 1,
-    file: Annotated[
-        str | None,
-        typer.Option("--file", metavar="FILE", help="Submissions, or a graph of them, as JSON; - for stdin."),
-    ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for the end; exit 5 unless it succeeds.")
-    ] = False,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Show what it writes until it ends; exit 5 unless it succeeds.")
-    ] = False,
+    kind: Kind = "",
+    args: Args = None,
+    name: Name = "",
+    env: Env = None,
+    stdin: Stdin = None,
+    request_id: RequestId = "",
+    array: Array = None,
+    max_failures: MaxFailures = 0,
+    priority: Priority = 0,
+    retries: Retries = 0,
+    backoff: Backoff = None,
+    run_timeout: RunTimeout = None,
+    queue_timeout: QueueTimeout = None,
+    after: After = None,
+    delay: Delay = None,
+    require: Require = None,
+    slots: Slots = 1,
+    file: File = None,
+    wait: Wait = False,
+    follow: Follow = False,
 ) -> None:
     """Put a task, an array, or a graph of them into the queue.
 

@@ -10,12 +10,12 @@ import base64
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from raftctl.client.explanations import Explanation
 from raftctl.client.models import (
     Accepted,
     Attempt,
     Cancelled,
     Change,
-    Explanation,
     Job,
     NodeRow,
     Status,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from raftctl.client.models import Explanation
+from raftctl.client.explanations import Explanation
 from raftctl.views import style
 
 

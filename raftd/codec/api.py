@@ -217,7 +217,7 @@ def encode_task(task: Task) -> pb.Task:
         args=task_args(task),
         env=dict(spec.env),
         priority=spec.priority,
-        state=_STATES[task.state],
+        state=encode_state(task.state),
         job_id=job_name(task.job_id),
         array_index=task.array_index,
         request_id=task.request_id,
@@ -234,7 +234,7 @@ def encode_task(task: Task) -> pb.Task:
         failures=task.failures,
         crashes=task.crashes,
         attempts=[
-            encode_attempt(attempt, reserved=task.state is TaskState.RESERVED and attempt.outcome is None)
+            encode_attempt(attempt, reserved=attempt is task.current and task.state is TaskState.RESERVED)
             for attempt in task.attempts
         ],
         result=encode_result(task.result),
@@ -253,6 +253,11 @@ def encode_page(tasks: Iterable[Task], page_bytes: int) -> tuple[list[pb.Task], 
         taken.append(encode_task(task))
         size += taken[-1].ByteSize()
     return taken, False
+
+
+def encode_state(state: TaskState) -> pb.TaskState.ValueType:
+    """Where a task is, as users see it: one that waits for its turn on a slot is pending."""
+    return _STATES[state]
 
 
 def encode_attempt(attempt: Attempt, *, reserved: bool = False) -> pb.Attempt:

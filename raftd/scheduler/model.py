@@ -34,24 +34,23 @@ class TaskState(IntEnum):
         """Whether the task has ended for good."""
         return TaskState.SUCCEEDED <= self <= TaskState.CANCELLED
 
+    @property
+    def seen_as(self) -> TaskState:
+        """What people see, and what jobs count."""
+        return TaskState.PENDING if self is TaskState.RESERVED else self
+
 
 class AttemptOutcome(IntEnum):
     """How an attempt ended; what each costs the task is the table in ``transitions``."""
 
     SUCCEEDED = 1
-    FAILED = 2
-    """The task's own error."""
-    TIMED_OUT = 3
-    """Its run timeout passed."""
+    FAILED = 2  # the task's own error
+    TIMED_OUT = 3  # its run timeout passed
     CANCELLED = 4
-    CRASHED = 5
-    """The slot's process died under it."""
-    LOST = 6
-    """Its node was lost, or came back as a new incarnation."""
-    NOT_STARTED = 7
-    """The executor could not start it."""
-    WITHDRAWN = 8
-    """It was taken back before its turn on its slot came."""
+    CRASHED = 5  # the slot's process died under it
+    LOST = 6  # its node was lost, or came back as a new incarnation
+    NOT_STARTED = 7  # the executor could not start it
+    WITHDRAWN = 8  # it was taken back before its turn on its slot came
 
 
 class StopReason(IntEnum):
@@ -59,28 +58,23 @@ class StopReason(IntEnum):
 
     CANCELLED = 1
     TIMED_OUT = 2
-    DRAINED = 3
-    """Its node is drained, and the deadline has passed."""
+    DRAINED = 3  # its node is drained, and the deadline has passed
     WITHDRAWN = 4
     """It waits for its turn on a slot, and can run elsewhere now; one that has started goes on."""
 
 
 class Condition(IntEnum):
-    """What a task that comes after another needs of it."""
+    """What a task that comes after another needs of it: that it succeeds (or else it is cancelled), or that it ends."""
 
     OK = 1
-    """That it succeeds; when it does not, whoever waits for it is cancelled."""
     ANY = 2
-    """That it ends."""
 
 
 class Placement(IntEnum):
-    """Which of the nodes that could run a task gets it."""
+    """Which of the nodes that could run a task gets it: the least busy or the busiest, so that others stay free."""
 
     SPREAD = 1
-    """The least busy one."""
     BINPACK = 2
-    """The busiest one, so that others stay free for tasks of many slots, or to be switched off."""
 
 
 class Health(IntEnum):
@@ -171,12 +165,11 @@ class Dependency:
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
-    """A submission of many tasks, one for each index from first to last, both included."""
+    """A submission of many tasks, one for each index from first to last, both included; ``max_failures`` as a job's."""
 
     first_index: int
     last_index: int
     max_failures: int = 0
-    """0 = no limit; after so many failed tasks the rest of the job is cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +318,17 @@ class Node:
         return len(self.executing)
 
     @property
+    def all_labels(self) -> tuple[tuple[str, str], ...]:
+        """Its own labels and those that were set from outside, which go before its own; sorted by name."""
+        merged = self.operator_labels and {**dict(self.labels), **dict(self.operator_labels)}
+        return tuple(sorted(merged.items())) if merged else self.labels
+
+    @property
+    def occupants(self) -> tuple[int, ...]:
+        """The tasks that occupy its slots, each once, by the first slot of each."""
+        return tuple(dict.fromkeys(task_id for task_id in self.executing if task_id is not None))
+
+    @property
     def slots_free(self) -> int:
         """Slots that nothing occupies, whether or not the node may take new attempts."""
         return self.executing.count(None)
@@ -378,10 +382,8 @@ class Standing(IntEnum):
     """What a member counts for in the configuration in force."""
 
     VOTER = 1
-    LEARNER = 2
-    """It is sent the log and does not vote."""
-    LEAVING = 3
-    """It votes in the outgoing half of a joint configuration only, and leaves with it."""
+    LEARNER = 2  # is sent the log and does not vote
+    LEAVING = 3  # votes in the outgoing half of a joint configuration only, and leaves with it
 
 
 @dataclass(frozen=True, slots=True)

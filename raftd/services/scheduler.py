@@ -22,6 +22,7 @@ from raftd.codec.api import (
     encode_page,
     encode_purge_reply,
     encode_refusal,
+    encode_state,
     encode_task,
 )
 from raftd.codec.attach import decode_up, encode_down, parse_id
@@ -390,5 +391,5 @@ def _cancel_reply(name: str, reply: Reply) -> pb.CancelReply:
         return pb.CancelReply(id=name, refusal=encode_refusal(reply))
     if not isinstance(reply, Cancelled):
         raise TypeError(f"a Cancel was answered by {reply!r}")
-    state = pb.TaskState.ValueType(reply.state or 0)
+    state = pb.TaskState.ValueType(0) if reply.state is None else encode_state(reply.state)
     return pb.CancelReply(id=name, state=state, cancelled_count=reply.count)

@@ -1,7 +1,7 @@
 """Tasks as clients see them: whole in lists, and no more of them in a page than a message holds."""
 
 from raftd.codec.api import encode_page, encode_task
-from raftd.scheduler.model import TaskSpec
+from raftd.scheduler.model import TaskSpec, TaskState
 from tests.scheduler.world import World, submission
 
 PAGE_BYTES = 100_000
@@ -39,3 +39,15 @@ def test_a_task_larger_than_a_page_is_a_page() -> None:
     huge = world.state.tasks[world.accept(submission("r", TaskSpec("noop", args=("x" * 500,)))).first_task_id]
     assert encode_page([huge, huge], 100) == ([encode_task(huge)], True)
     assert encode_page([], 100) == ([], False)
+
+
+def test_a_task_that_waits_for_its_turn_is_pending_and_says_which_attempt_waits() -> None:
+    world = World(["n1"])
+    head, task_id = world.submit(), world.submit()
+    world.occupy(head)
+    world.reserve(task_id)
+    task = encode_task(world.state.tasks[task_id])
+    assert (int(task.state), task.attempts[0].reserved) == (int(TaskState.PENDING), True)
+    world.end(head)
+    task = encode_task(world.state.tasks[task_id])
+    assert (int(task.state), task.attempts[0].reserved) == (int(TaskState.RUNNING), False)

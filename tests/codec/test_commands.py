@@ -139,7 +139,9 @@ def test_every_command_has_its_bytes() -> None:
             header=pb.LogHeader(format_version=1, command_version=COMMAND_VERSION), commands=[pb.LogCommand()]
         ).SerializeToString(),
         # A command of a later build: a field of the oneof with a number that this one does not have.
-        pb.LogBatch(header=pb.LogHeader(format_version=1, command_version=COMMAND_VERSION)).SerializeToString()
+        pb.LogBatch(
+            header=pb.LogHeader(format_version=1, command_version=COMMAND_VERSION)
+        ).SerializeToString()
         + b"\x12\x04\xa2\x06\x01x",
         pb.LogBatch(
             header=pb.LogHeader(format_version=1, command_version=COMMAND_VERSION),

@@ -28,8 +28,10 @@ from raftd.scheduler.commands import (
     MembershipChangeKind,
     NodeLost,
     Occupy,
+    OccupyNew,
     RecordBlob,
     RegisterNode,
+    Submit,
     Vacate,
 )
 from raftd.scheduler.machine import Outcome, StateMachine
@@ -139,6 +141,8 @@ class Historian:
             return change
         self._now_ms += random.choice((0, 1, 300, 2_000, 30_000, -1_000))
         commands = tuple(self._command(state) for _ in range(random.choice((0, 1, 1, 2, 5))))
+        if random.random() < 0.3:
+            commands += (self._rider(state, commands),)
         if random.random() < 0.4:
             view = PlanningView(state, InFlight())
             commands += plan(view, Observations(), max(self._now_ms, state.cluster_time_ms))
@@ -210,6 +214,8 @@ class Historian:
             self._vacate,
             self._vacate,
             self._occupy,
+            self._reserve,
+            self._reserve,
             self._cancel,
             self._mark,
             self._register,
@@ -224,6 +230,8 @@ class Historian:
         # A plain id from a small pool collides; an SDK id may be fresh, old, or of the future.
         created_ms = max(0, self._now_ms - random.choice((0, 5_000, 25_000, -50_000)))
         request_id = random.choice((f"r{random.randrange(12)}", f"{created_ms:012x}-{random.randrange(30)}"))
+        if random.random() < 0.3:
+            request_id = f"r{random.getrandbits(64)}"
         spec = TaskSpec(
             kind=random.choice(("noop", "sleep", "render-tile")),
             args=("{}",) * random.randrange(3),
@@ -264,7 +272,30 @@ class Historian:
         name = self._name(state)
         node = state.nodes.get(name)
         incarnation = random.choice((0 if node is None else node.incarnation, random.randrange(4)))
-        return Occupy(self._task_id(state), name, incarnation, random.choice((0, 1, _U32)))
+        slot, reserve = random.choice((0, 1, _U32)), random.random() < 0.3
+        return Occupy(self._task_id(state), name, incarnation, slot, reserve=reserve)
+
+    def _reserve(self, state: State) -> Command:
+        """Something that is pending, behind something that runs."""
+        waiting, busy = queries.next_pending(state, 5), queries.executing(state)
+        if not waiting or not busy:
+            return self._submit(state)
+        row = self._random.choice(busy)
+        incarnation = state.nodes[row.node].incarnation
+        return Occupy(self._random.choice(waiting).id, row.node, incarnation, row.slot, reserve=True)
+
+    def _rider(self, state: State, commands: tuple[Command, ...]) -> Command:
+        """For an entry of these commands."""
+        random = self._random
+        free = queries.free_nodes(state)
+        name = random.choice(free).node if free and random.random() < 0.8 else self._name(state)
+        node = state.nodes.get(name)
+        incarnation = 1 if node is None else node.incarnation
+        made = [at for at, command in enumerate(commands) if isinstance(command, Submit)] or [len(commands)]
+        position = random.choice((*made * 9, _U32))
+        return OccupyNew(
+            position, random.choice((0, 0, 0, 1, _U32)), name, incarnation, random.choice((0, 1))
+        )
 
     def _cancel(self, state: State) -> Command:
         random = self._random
@@ -316,11 +347,13 @@ class Historian:
 
     def _attempt(self, state: State) -> tuple[int, int, FencingToken]:
         random = self._random
-        running = queries.executing(state)
-        if running and random.random() < 0.8:
-            row = random.choice(running)
-            wrong = random.random() < 0.1
-            return row.task.id, row.attempt.number + wrong, row.attempt.token
+        current = [
+            state.tasks[task_id] for node in state.nodes.values() for task_id in queries.assigned(node)
+        ]
+        if current and random.random() < 0.8:
+            chosen = random.choice(current)
+            attempt, wrong = chosen.attempts[-1], random.random() < 0.1
+            return chosen.id, attempt.number + wrong, attempt.token
         task = state.tasks.get(self._task_id(state))
         if task is not None and task.attempts:
             old = random.choice(task.attempts)

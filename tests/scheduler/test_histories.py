@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 
 from raftd.codec.snapshot import decode_snapshot, encode_snapshot
 from raftd.scheduler import invariants, queries
-from raftd.scheduler.commands import Batch
+from raftd.scheduler.commands import Batch, OccupyNew
 from raftd.scheduler.effects import MembersChanged
 from raftd.scheduler.machine import OutOfOrder, StateMachine
 from raftd.scheduler.model import (
@@ -176,6 +176,35 @@ def test_histories_reach_every_state_and_every_kind_of_reply() -> None:
     }
 
 
+def test_histories_reach_every_turn_that_a_reservation_can_take() -> None:
+    seen = set[str]()
+    for seed in range(40):
+        machine, historian = founded(), Historian(seed)
+        state = machine.state
+        for index in range(2, 100):
+            before = {task.id: task for task in state.tasks.values()}
+            entry = historian.entry(state)
+            outcome = play(machine, index, entry)
+            for task in state.tasks.values():
+                old = before.get(task.id)
+                if old is not None and old.state is TaskState.RESERVED and task.state is not old.state:
+                    ended = task.attempts[-1].outcome
+                    seen.add(f"{task.state.name.lower()}, {'-' if ended is None else ended.name.lower()}")
+            for command, reply in zip(getattr(entry, "commands", ()), outcome.replies, strict=True):
+                if isinstance(command, OccupyNew) and not isinstance(reply, Refused):
+                    seen.add("rode along")
+    assert seen >= {
+        "rode along",
+        "running, -",
+        "pending, lost",
+        "pending, withdrawn",
+        "pending, crashed",
+        "succeeded, succeeded",
+        "failed, failed",
+        "cancelled, lost",
+    }
+
+
 def test_histories_reach_every_turn_that_a_membership_can_take() -> None:
     seen, refused = set[str](), set[str]()
     for seed in range(0, 60, 2):
@@ -250,6 +279,21 @@ def _occupy_for_two(state: State) -> None:
     state.put_node(replace(state.nodes["n2"], executing=(1,)))
 
 
+def _let_one_wait_for_a_free_slot(state: State) -> None:
+    state.put_node(replace(state.nodes["n2"], reserved=((2,),)))
+
+
+def _let_one_wait_without_an_attempt(state: State) -> None:
+    state.put_node(replace(state.nodes["n1"], reserved=((2,),)))
+
+
+def _forget_who_waits(state: State) -> None:
+    task = state.tasks[2]
+    attempt = replace(state.tasks[1].attempts[0], token=FencingToken(1, 2), occupied_at_ms=0)
+    state.token_counter = 2
+    state.replace_task(task, replace(task, state=TaskState.RESERVED, attempts=(attempt,)))
+
+
 def _end_without_an_outcome(state: State) -> None:
     task = state.tasks[1]
     state.put_node(replace(state.nodes["n1"], executing=(None,)))
@@ -318,7 +362,10 @@ SABOTAGE = {
     "MembersStand: two nodes have one store": _run_a_store_twice,
     "HoldersKnown": _name_a_holder_that_is_gone,
     "TablesPartition": _free_an_occupied_slot,
-    "TablesPartition: .*two slots": _occupy_for_two,
+    "TablesPartition: .*two nodes": _occupy_for_two,
+    "TablesPartition: .*wait for a free slot": _let_one_wait_for_a_free_slot,
+    "TablesPartition: .*record says otherwise": _let_one_wait_without_an_attempt,
+    "TablesPartition: reserved": _forget_who_waits,
     "TasksConserved": _end_without_an_outcome,
     "TokenGrows": _give_a_token_twice,
     "JobsCount": _miscount_a_job,
