@@ -8,17 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from raftd.codec.attach import encode_blob_ref, encode_result, encode_token, job_name, task_name
+from raftd.codec.attach import (
+    encode_blob_ref,
+    encode_result,
+    encode_token,
+    job_name,
+    parse_id,
+    task_name,
+)
 from raftd.errors import InvalidRequest
 from raftd.pb import scheduler_pb2 as pb
-from raftd.scheduler.commands import Submit
+from raftd.scheduler.commands import GraphEdge, GraphTask, Submit, SubmitGraph
 from raftd.scheduler.effects import JobChanged, NodeChanged, TaskChanged
-from raftd.scheduler.model import ArraySpec, Attempt, Job, Task, TaskSpec, TaskState
+from raftd.scheduler.model import ArraySpec, Attempt, Condition, Dependency, Job, Task, TaskSpec, TaskState
 from raftd.scheduler.queries import task_args
 from raftd.scheduler.replies import Accepted, Refused, Reply
-from raftd.scheduler.requests import created_ms, request_digest
+from raftd.scheduler.requests import created_ms, graph_digest, request_digest
 
 __all__ = [
+    "decode_graph",
     "decode_submission",
     "encode_blob_ref",
     "encode_change",
@@ -65,7 +73,42 @@ def decode_submission(submission: pb.Submission, request_id: str) -> Submit:
         array = ArraySpec(
             submission.array.first_index, submission.array.last_index, submission.array.max_failures
         )
-    return Submit(request_id, request_digest(spec, array), created_ms(request_id), spec, array)
+    after = tuple([_decode_dependency(one) for one in submission.after])
+    digest = request_digest(spec, array, after)
+    return Submit(request_id, digest, created_ms(request_id), spec, array, after)
+
+
+def decode_graph(graph: pb.Graph, request_id: str) -> SubmitGraph:
+    """Tasks that a client wants run after each other, as a command.
+
+    Args:
+        request_id: the graph's, or one that was made for it.
+
+    Raises:
+        InvalidRequest: a task of it is none of a graph.
+    """
+    tasks = []
+    for position, one in enumerate(graph.tasks):
+        if one.submission.HasField("array") or one.submission.request_id:
+            raise InvalidRequest(
+                f"task {position} of the graph has an array or a request id of its own",
+                try_="give the request id to the graph, and each index a task of its own",
+            )
+        submit = decode_submission(one.submission, request_id)
+        edges = tuple([GraphEdge(edge.position, _decode_condition(edge.condition)) for edge in one.after])
+        tasks.append(GraphTask(submit.spec, edges, submit.after))
+    digest = graph_digest(graph.name, tasks, graph.max_failures)
+    created = created_ms(request_id)
+    return SubmitGraph(request_id, digest, created, graph.name, tuple(tasks), graph.max_failures)
+
+
+def _decode_dependency(one: pb.Dependency) -> Dependency:
+    job = one.id.startswith("j")
+    return Dependency(parse_id(one.id, "j" if job else "t"), job, _decode_condition(one.condition))
+
+
+def _decode_condition(condition: pb.DependencyCondition.ValueType) -> Condition:
+    return Condition.ANY if condition == pb.DEPENDENCY_CONDITION_ANY else Condition.OK
 
 
 def encode_submit_reply(request_id: str, reply: Reply) -> pb.SubmitReply:
@@ -115,7 +158,19 @@ def encode_task(task: Task) -> pb.Task:
         result=encode_result(task.result),
         reason=task.reason,
         changed_index=task.changed_index,
+        queue_timeout_ms=spec.queue_timeout_ms,
+        waiting_for=[_encode_dependency(one) for one in task.after],
+        require=dict(spec.require),
+        slots=spec.slots,
+        failures=task.failures,
+        crashes=task.crashes,
+        backoff=pb.Backoff(first_ms=spec.backoff_first_ms, max_ms=spec.backoff_max_ms),
     )
+
+
+def _encode_dependency(one: Dependency) -> pb.Dependency:
+    name = job_name(one.target) if one.job else task_name(one.target)
+    return pb.Dependency(id=name, condition=pb.DependencyCondition.ValueType(one.condition))
 
 
 def encode_page(tasks: Iterable[Task], page_bytes: int) -> tuple[list[pb.Task], bool]:
@@ -171,6 +226,7 @@ def encode_job(job: Job) -> pb.Job:
         max_failures=job.max_failures,
         first_task_id=job.first_task_id,
         changed_index=job.changed_index,
+        graph=not job.kind,
     )
 
 
