@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from heapq import merge
 
-from raftd.scheduler.model import MAX_TIME_MS, Node, Task, TaskState
+from raftd.scheduler.model import MAX_TIME_MS, Eligibility, Health, Node, Task, TaskSpec, TaskState
 from raftd.scheduler.ordered import OrderedKeys
 from raftd.scheduler.table import Table
 
@@ -21,6 +21,14 @@ _ID_MASK = (1 << _ID_BITS) - 1
 _LOAD_UNIT = 1 << 16
 _MAX_ORDER = 1 << 62
 _ENDS = (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
+
+TaskClass = tuple[str, tuple[tuple[str, str], ...], int]
+"""What decides which nodes can run a task: its kind, the labels that it requires, how many slots it needs."""
+
+
+def class_of(spec: TaskSpec) -> TaskClass:
+    """The class of a task."""
+    return spec.kind, spec.require, spec.slots
 
 
 def task_key(order: int, task_id: int) -> int:
@@ -64,8 +72,8 @@ class Indexes:
     """Orders and counts over all tasks and nodes.
 
     Attributes:
-        queue: by kind, pending tasks that may start. By kind, so that tasks whose kind no node can take now are not
-            even looked at when others are placed.
+        queue: by class, pending tasks that may start. By class, so that tasks that no node can take now are not even
+            looked at when others are placed.
         delayed: pending tasks whose ``not_before_ms`` is after the cluster time, by ``not_before_ms``.
         dependents: pending tasks that wait for others, by what they wait for (``dependency_key``), one key for each;
             they are in no other order.
@@ -73,7 +81,9 @@ class Indexes:
         run_deadlines: running tasks that have a run timeout and are not stopping yet, by the end of it.
         ended: by terminal state, tasks in it, by when they ended.
         free: nodes that take work, by the kinds they offer, then (load, name).
+        labelled: the names of the nodes that have a label, by its name and value.
         reserving: names of the nodes on which some task waits for its turn.
+        unready: nodes that are up, cordoned or draining, and not empty yet, by (end of the drain, name).
     """
 
     __slots__ = (
@@ -83,22 +93,26 @@ class Indexes:
         "dependents",
         "ended",
         "free",
+        "labelled",
         "now_ms",
         "queue",
         "queue_deadlines",
         "reserving",
         "run_deadlines",
+        "unready",
     )
 
     def __init__(self, ageing_ms: int) -> None:
-        self.queue: dict[str, OrderedKeys[int]] = {}
+        self.queue: dict[TaskClass, OrderedKeys[int]] = {}
         self.delayed: OrderedKeys[int] = OrderedKeys()
         self.dependents: OrderedKeys[int] = OrderedKeys()
         self.queue_deadlines: OrderedKeys[int] = OrderedKeys()
         self.run_deadlines: OrderedKeys[int] = OrderedKeys()
         self.ended: dict[TaskState, OrderedKeys[int]] = {state: OrderedKeys() for state in _ENDS}
         self.free: dict[tuple[str, ...], OrderedKeys[tuple[int, str]]] = {}
+        self.labelled: dict[tuple[str, str], dict[str, None]] = {}
         self.reserving: OrderedKeys[str] = OrderedKeys()
+        self.unready: OrderedKeys[tuple[int, str]] = OrderedKeys()
         self.now_ms = 0
         self._ageing_ms = ageing_ms
         self._counts = [0] * (max(TaskState) + 1)
@@ -133,8 +147,8 @@ class Indexes:
     def rebuild_queue(self, ageing_ms: int, tasks: Table[Task]) -> None:
         """Order the queue anew, by another ageing."""
         self._ageing_ms = ageing_ms
-        for kind, keys in self.queue.items():
-            self.queue[kind] = OrderedKeys([queue_key(tasks[task_of(key)], ageing_ms) for key in keys])
+        for wanted, keys in self.queue.items():
+            self.queue[wanted] = OrderedKeys([queue_key(tasks[task_of(key)], ageing_ms) for key in keys])
 
     def add_task(self, task: Task) -> None:
         """Take note of a record."""
@@ -200,6 +214,8 @@ class Indexes:
             if ranked is None:
                 ranked = self.free[node.kinds] = OrderedKeys()
             ranked.add(_rank(node))
+        elif _is_unready(node):
+            self.unready.add(_unready_key(node))
 
     def remove_node(self, node: Node) -> None:
         """Forget a record that was added."""
@@ -210,6 +226,20 @@ class Indexes:
             ranked.remove(_rank(node))
             if not ranked:
                 del self.free[node.kinds]
+        elif _is_unready(node):
+            self.unready.remove(_unready_key(node))
+
+    def relabel(self, old: Node | None, new: Node | None) -> None:
+        """Take note of the labels of a node: they change seldom, so this is not done with every record of it."""
+        if old is not None:
+            for label in old.all_labels:
+                names = self.labelled[label]
+                del names[old.name]
+                if not names:
+                    del self.labelled[label]
+        if new is not None:
+            for label in new.all_labels:
+                self.labelled.setdefault(label, {})[new.name] = None
 
     def _add_ready(self, task: Task) -> None:
         if task.not_before_ms > self.now_ms:
@@ -224,18 +254,20 @@ class Indexes:
         if task.not_before_ms > self.now_ms:
             self.delayed.remove(task_key(task.not_before_ms, task.id))
         else:
-            keys = self.queue[task.spec.kind]
+            wanted = class_of(task.spec)
+            keys = self.queue[wanted]
             keys.remove(self.queue_key(task))
             if not keys:
-                del self.queue[task.spec.kind]
+                del self.queue[wanted]
         deadline_ms = queue_deadline_ms(task)
         if deadline_ms is not None:
             self.queue_deadlines.remove(task_key(deadline_ms, task.id))
 
     def _enqueue(self, task: Task) -> None:
-        keys = self.queue.get(task.spec.kind)
+        wanted = class_of(task.spec)
+        keys = self.queue.get(wanted)
         if keys is None:
-            keys = self.queue[task.spec.kind] = OrderedKeys()
+            keys = self.queue[wanted] = OrderedKeys()
         keys.add(self.queue_key(task))
 
 
@@ -266,3 +298,15 @@ def run_deadline_ms(task: Task) -> int | None:
 def _rank(node: Node) -> tuple[int, str]:
     slots = node.slots
     return load_of(slots - node.slots_free, slots), node.name
+
+
+def _is_unready(node: Node) -> bool:
+    return (
+        node.health is Health.UP
+        and node.eligibility is not Eligibility.READY
+        and (node.slots_free < node.slots or any(node.reserved))
+    )
+
+
+def _unready_key(node: Node) -> tuple[int, str]:
+    return node.drain_deadline_ms or MAX_TIME_MS, node.name

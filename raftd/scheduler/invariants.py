@@ -227,18 +227,20 @@ def indexes_derived(state: State) -> None:
         fresh.add_task(task)
     for node in state.nodes.values():
         fresh.add_node(node)
+        fresh.relabel(None, node)
     kept = state.indexes
-    for name in ("delayed", "dependents", "queue_deadlines", "reserving", "run_deadlines"):
+    for name in ("delayed", "dependents", "queue_deadlines", "reserving", "run_deadlines", "unready"):
         _same(name, getattr(kept, name), getattr(fresh, name))
     for ended_state, ended in fresh.ended.items():
         _same(f"ended, {ended_state.name}", kept.ended[ended_state], ended)
     for mine, theirs, name in ((kept.queue, fresh.queue, "queue"),):
         _require(sorted(mine) == sorted(theirs), "IndexesDerived", f"{name}: {sorted(mine)}")
-        for kind, keys in mine.items():
-            _same(f"{name} of {kind}", keys, theirs[kind])
+        for wanted, keys in mine.items():
+            _same(f"{name} of {wanted}", keys, theirs[wanted])
     _require(sorted(kept.free) == sorted(fresh.free), "IndexesDerived", f"free: {sorted(kept.free)}")
     for kinds, ranked in kept.free.items():
         _same(f"free {kinds}", ranked, fresh.free[kinds])
+    _require(kept.labelled == fresh.labelled, "IndexesDerived", f"labelled: {kept.labelled}")
     for task_state in TaskState:
         _require(kept.count(task_state) == fresh.count(task_state), "IndexesDerived", task_state.name)
 

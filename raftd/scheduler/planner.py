@@ -4,7 +4,7 @@ What may live here: policy. It reads the state and the leader's observations, ch
 it can change without changing what the log means, because ``apply`` checks every command again.
 
 One plan costs as much as the commands it makes, not as what is pending: tasks come in order out of the queues of the
-kinds that some node can take now, and nodes come in order of load out of the ranking of those with a free slot.
+classes that some node can take now, and nodes come in order of load out of the ranking of those with a free slot.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush, merge
 
 from raftd.scheduler.commands import Command, Expire, MarkStopping, NodeLost, Occupy
-from raftd.scheduler.indexes import order_of, task_of
-from raftd.scheduler.model import Health, StopReason
+from raftd.scheduler.indexes import TaskClass, class_of, order_of, task_of
+from raftd.scheduler.model import MAX_TIME_MS, Health, StopReason
 from raftd.scheduler.placement import Ranking
 from raftd.scheduler.state import State
 
@@ -46,7 +46,7 @@ class InFlight:
             match command:
                 case Occupy():
                     self.tasks.add(command.task_id)
-                    self.slots.setdefault(command.node, set()).add(command.slot)
+                    self.slots.setdefault(command.node, set()).update((command.slot, *command.extra_slots))
                 case MarkStopping():
                     self.stopping.add(command.task_id)
                 case Expire():
@@ -64,7 +64,7 @@ class InFlight:
                     self.tasks.discard(command.task_id)
                     slots = self.slots.get(command.node)
                     if slots is not None:
-                        slots.discard(command.slot)
+                        slots.difference_update((command.slot, *command.extra_slots))
                         if not slots:
                             del self.slots[command.node]
                 case MarkStopping():
@@ -117,6 +117,7 @@ def plan(
     commands: list[Command] = []
     commands += _losses(view, observations)
     commands += _timeouts(view, now_ms, max_commands - len(commands))
+    commands += _drains(view, now_ms, max_commands - len(commands))
     lost = {command.name for command in commands if isinstance(command, NodeLost)}
     expiring = {command.task_id for command in commands if isinstance(command, Expire)}
     left = max_commands - len(commands)
@@ -141,6 +142,10 @@ def next_wakeup_ms(state: State, now_ms: int) -> int | None:
     for key in state.indexes.run_deadlines:
         if order_of(key) + RUN_TIMEOUT_GRACE_MS > now_ms:
             times_ms.append(order_of(key) + RUN_TIMEOUT_GRACE_MS)
+            break
+    for deadline_ms, _ in state.indexes.unready:
+        if now_ms < deadline_ms < MAX_TIME_MS:
+            times_ms.append(deadline_ms)
             break
     return min(times_ms, default=None)
 
@@ -175,41 +180,66 @@ def _timeouts(view: PlanningView, now_ms: int, limit: int) -> list[Command]:
     return commands
 
 
+def _drains(view: PlanningView, now_ms: int, limit: int) -> list[Command]:
+    """Of nodes that take nothing new: what waits there for its turn goes at once, what runs when the drain ends."""
+    state = view.state
+    commands: list[Command] = []
+    for deadline_ms, name in state.indexes.unready:
+        node = state.nodes[name]
+        asked = [(task_id, StopReason.WITHDRAWN) for line in node.reserved for task_id in line]
+        if deadline_ms <= now_ms:
+            asked += [(task_id, StopReason.DRAINED) for task_id in node.occupants]
+        for task_id, reason in asked:
+            attempt = state.tasks[task_id].attempts[-1]
+            weaker = attempt.stopping is None or (
+                attempt.stopping is StopReason.WITHDRAWN and reason is StopReason.DRAINED
+            )
+            if not weaker or task_id in view.in_flight.stopping:
+                continue
+            if len(commands) >= limit:
+                return commands
+            commands.append(MarkStopping(task_id, attempt.number, attempt.token, reason))
+    return commands
+
+
 def _placements(
     view: PlanningView, now_ms: int, limit: int, unusable: AbstractSet[str], expiring: AbstractSet[int]
 ) -> list[Command]:
     state, in_flight = view.state, view.in_flight
     ranking = Ranking(state, in_flight.slots, {name for name, _ in in_flight.lost} | unusable)
     commands: list[Command] = []
-    # One head per kind; the smallest of them is the next task of the whole queue.
+    # One head per class; the smallest of them is the next task of the whole queue.
     due = _due(state, now_ms, limit + len(in_flight.tasks))
-    kinds = sorted(kind for kind in {*state.indexes.queue, *due} if ranking.offers(kind))
-    streams = {kind: merge(state.indexes.queue.get(kind, ()), due.get(kind, ())) for kind in kinds}
-    heads = [(key, kind) for kind in kinds if (key := next(streams[kind], None)) is not None]
+    # Those of several slots count though there is no room for them: slots may have to be held back.
+    classes = [wanted for wanted in {**state.indexes.queue, **due} if wanted[2] > 1 or ranking.offers(wanted)]
+    streams = {wanted: merge(state.indexes.queue.get(wanted, ()), due.get(wanted, ())) for wanted in classes}
+    heads = [(key, wanted) for wanted in classes if (key := next(streams[wanted], None)) is not None]
     heapify(heads)
     while heads and len(commands) < limit:
-        key, kind = heappop(heads)
+        key, wanted = heappop(heads)
         task_id = task_of(key)
         if task_id not in in_flight.tasks and task_id not in in_flight.expiring and task_id not in expiring:
-            place = ranking.take(kind)
+            place = ranking.take(wanted)
             if place is None:
-                # No slot is left for this kind: the rest of its queue need not be looked at.
+                # No room is left for this class: the rest of its queue need not be looked at.
+                if wanted[2] > 1:
+                    ranking.hold(wanted)
                 continue
             commands.append(Occupy(task_id, *place))
-        following = next(streams[kind], None)
+        following = next(streams[wanted], None)
         if following is not None:
-            heappush(heads, (following, kind))
+            heappush(heads, (following, wanted))
     return commands
 
 
-def _due(state: State, now_ms: int, limit: int) -> dict[str, list[int]]:
-    """Delayed tasks that are due but not yet released by an entry, as queue keys by kind: the longest due ones."""
-    keys: dict[str, list[int]] = {}
+def _due(state: State, now_ms: int, limit: int) -> dict[TaskClass, list[int]]:
+    """Delayed tasks that are due but not yet released by an entry, as queue keys by class: the longest due ones."""
+    keys: dict[TaskClass, list[int]] = {}
     for count, key in enumerate(state.indexes.delayed):
         if count >= limit or order_of(key) > now_ms:
             break
         task = state.tasks[task_of(key)]
-        keys.setdefault(task.spec.kind, []).append(state.indexes.queue_key(task))
+        keys.setdefault(class_of(task.spec), []).append(state.indexes.queue_key(task))
     for found in keys.values():
         found.sort()
     return keys

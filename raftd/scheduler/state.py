@@ -160,6 +160,8 @@ class State:
             self.indexes.remove_node(old)
         self.nodes[node.name] = node
         self.indexes.add_node(node)
+        if old is None or old.labels is not node.labels or old.operator_labels is not node.operator_labels:
+            self.indexes.relabel(old, node)
 
     def change_settings(self, settings: Settings) -> None:
         """Put other settings in the place of the old."""
@@ -178,6 +180,7 @@ class State:
     def forget_node(self, node: Node) -> None:
         """Drop the record of a node that executes nothing."""
         self.indexes.remove_node(node)
+        self.indexes.relabel(node, None)
         del self.nodes[node.name]
 
     def request(self, request_id: str) -> RequestRecord | None:
