@@ -59,10 +59,8 @@ def test_a_task_that_waits_for_its_turn_is_pending_and_says_which_attempt_waits(
 
 
 def test_what_a_submission_comes_after_is_read_and_is_part_of_its_digest() -> None:
-    wanted = pb.Submission(
-        kind="noop",
-        after=[pb.Dependency(id="t17"), pb.Dependency(id="j3", condition=pb.DEPENDENCY_CONDITION_ANY)],
-    )
+    ended = pb.Dependency(id="j3", condition=pb.DEPENDENCY_CONDITION_ANY)
+    wanted = pb.Submission(kind="noop", after=[pb.Dependency(id="t17"), ended])
     submit = decode_submission(wanted, "r")
     assert submit.after == (Dependency(17), Dependency(3, job=True, condition=Condition.ANY))
     assert submit.digest == submission("r", TaskSpec("noop"), None, submit.after).digest
