@@ -79,8 +79,10 @@ def test_a_graph_is_read_with_what_comes_after_what() -> None:
         submission=pb.Submission(kind="noop"),
         after=[pb.GraphEdge(position=0), pb.GraphEdge(position=0, condition=pb.DEPENDENCY_CONDITION_ANY)],
     )
-    wanted = pb.Graph(name="graph", tasks=[pb.GraphTask(submission=noop), last], max_failures=2)
-    command = decode_graph(wanted, "r")
+    wanted = pb.Graph(
+        request_id="r", name="graph", tasks=[pb.GraphTask(submission=noop), last], max_failures=2
+    )
+    command = decode_graph(wanted)
     assert command == graph(
         "r",
         GraphTask(TaskSpec("noop"), (), (Dependency(17),)),
@@ -94,7 +96,7 @@ def test_a_graph_is_read_with_what_comes_after_what() -> None:
 )
 def test_a_task_of_a_graph_has_no_array_and_no_request_id(task: pb.Submission) -> None:
     with pytest.raises(InvalidRequest, match="task 0 of the graph"):
-        decode_graph(pb.Graph(tasks=[pb.GraphTask(submission=task)]), "r")
+        decode_graph(pb.Graph(tasks=[pb.GraphTask(submission=task)]))
 
 
 def test_a_task_says_what_it_waits_for_and_a_job_whether_it_is_a_graph() -> None:
