@@ -256,6 +256,8 @@ class Loop:
                 self._carry_out(self._raw.ready(), applied_until_ms)
             elif self._backlog:
                 self._apply(applied_until_ms)
+            elif self._proposer.waiting:
+                break
             else:
                 return
             self._plan()
