@@ -56,10 +56,9 @@ def test_every_invariant_holds_after_every_entry_whatever_it_says(seed: int, len
 
 
 def tokens_of(state: State, stores: frozenset[int]) -> set[FencingToken]:
-    """Of the attempts that these stores run, or that wait for their turn there."""
-    names = {node.name for node in state.nodes.values() if node.store_id in stores}
-    currents = [task.current for task in state.tasks.values()]
-    return {current.token for current in currents if current is not None and current.node in names}
+    """Of the attempts that these stores run, or have been given to run after those."""
+    nodes = [node for node in state.nodes.values() if node.store_id in stores]
+    return {state.tasks[task_id].attempts[-1].token for node in nodes for task_id in queries.assigned(node)}
 
 
 @given(seeds, lengths)
