@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 
 from raftd.codec.snapshot import decode_snapshot, encode_snapshot
-from raftd.scheduler import invariants
+from raftd.scheduler import invariants, queries
 from raftd.scheduler.commands import Batch, OccupyNew
 from raftd.scheduler.effects import MembersChanged
 from raftd.scheduler.machine import OutOfOrder, StateMachine
