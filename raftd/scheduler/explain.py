@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from raftd.scheduler.indexes import TaskClass, class_of
 from raftd.scheduler.model import Condition, Dependency, Eligibility, Health, Node, Task, TaskState
 from raftd.scheduler.placement import Held
-from raftd.scheduler.planner import Held, InFlight, Observations, PlanningView, held_back
+from raftd.scheduler.planner import InFlight, Observations, PlanningView, held_back
 from raftd.scheduler.slots import line_of
 from raftd.scheduler.state import State
 

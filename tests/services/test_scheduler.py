@@ -327,7 +327,7 @@ def test_one_entry_of_many_large_changes_still_reaches_its_watchers(tmp_path: Pa
             responses = await changes_of(call, 400)
             index = responses[0].changes[0].index
             assert [response.next_index for response in responses[:-1]] == [index] * (len(responses) - 1)
-            assert max(response.ByteSize() for response in responses) < 2 * service.WATCH_BYTES
+            assert max(response.ByteSize() for response in responses) < 2 * WATCH_BYTES
             end = responses[-1]
             while end.next_index == index:
                 answer = await asyncio.wait_for(call.read(), 30)
