@@ -13,29 +13,45 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from raftctl.client import models as m
-from raftctl.client import nodes as n
 from raftctl.client.async_client import DEFAULT_TIMEOUT_S, AsyncClient
+from raftctl.client.caller import Caller
+from raftctl.client.calls import MAX_IN_FLIGHT, PATIENCE_S
+from raftctl.client.explanations import Explanation, Purged
+from raftctl.client.futures import Future
 from raftctl.client.overview import ClusterView
+from raftctl.client.sync_operator_calls import SyncOperatorCalls
 from raftctl.endpoints import Endpoints
 
 T = TypeVar("T")
 
 
-class Client:
+class Client(Caller, SyncOperatorCalls):
     """A cluster, seen from outside; safe to use from several threads. Use it as ``with Client(...) as client``.
 
     Every method is that of `AsyncClient` of the same name, with its errors.
     """
 
-    def __init__(self, endpoints: Endpoints, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        patience_s: float = PATIENCE_S,
+        max_in_flight: int = MAX_IN_FLIGHT,
+    ) -> None:
+        """See `AsyncClient`."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="raftctl-client", daemon=True)
         self._thread.start()
 
         async def connect() -> AsyncClient:
-            return AsyncClient(endpoints, timeout_s=timeout_s)
+            return AsyncClient(
+                endpoints, timeout_s=timeout_s, patience_s=patience_s, max_in_flight=max_in_flight
+            )
 
         self._client = self._run(connect())
+        super().__init__(self._client.calls)
+        self._calls.attach(self._loop)
         self.cluster = endpoints.cluster  # its name; empty when only addresses are known
 
     def __enter__(self) -> Self:
@@ -51,6 +67,7 @@ class Client:
         if self._loop.is_closed():
             return
         self._run(self._client.close())
+        self._calls.join()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -86,9 +103,39 @@ class Client:
         """See `AsyncClient.submit_many`."""
         return self._run(self._client.submit_many(submissions))
 
-    def cancel(self, *ids: str) -> list[m.Cancelled]:
+    def submit_graph(self, graph: m.Graph, *, timeout_s: float | None = None) -> m.Accepted:
+        """See `AsyncClient.submit_graph`."""
+        return self._run(self._client.submit_graph(graph, timeout_s=timeout_s))
+
+    def retry(self, task_id: str, *, request_id: str = "") -> m.Accepted:
+        """See `AsyncClient.retry`."""
+        return self._run(self._client.retry(task_id, request_id=request_id))
+
+    def purge(self, *ids: str, ended_before_ms: int = 0, states: Iterable[m.TaskState] = ()) -> Purged:
+        """See `AsyncClient.purge`."""
+        return self._run(self._client.purge(*ids, ended_before_ms=ended_before_ms, states=states))
+
+    def cancel(self, *work: str | Future[Any]) -> list[m.Cancelled]:
         """See `AsyncClient.cancel`."""
-        return self._run(self._client.cancel(*ids))
+        return self._run(self._client.cancel(*work))
+
+    def gather(
+        self,
+        futures: Iterable[Future[Any]],
+        *,
+        return_exceptions: bool = False,
+        timeout_s: float | None = None,
+    ) -> list[Any]:
+        """See `AsyncClient.gather`."""
+        return self._run(
+            self._client.gather(futures, return_exceptions=return_exceptions, timeout_s=timeout_s)
+        )
+
+    def as_completed(
+        self, futures: Iterable[Future[T]], *, timeout_s: float | None = None
+    ) -> Iterator[Future[T]]:
+        """See `AsyncClient.as_completed`."""
+        return self._iterate(self._client.as_completed(futures, timeout_s=timeout_s))
 
     def task(self, task_id: str, *, stale: bool = False) -> m.Task:
         """See `AsyncClient.task`."""
@@ -97,6 +144,16 @@ class Client:
     def job(self, job_id: str, *, stale: bool = False) -> m.Job:
         """See `AsyncClient.job`."""
         return self._run(self._client.job(job_id, stale=stale))
+
+    def jobs(
+        self, *, unfinished: bool = False, limit: int | None = None, stale: bool = False
+    ) -> Iterator[m.Job]:
+        """See `AsyncClient.jobs`."""
+        return self._iterate(self._client.jobs(unfinished=unfinished, limit=limit, stale=stale))
+
+    def explain(self, task_id: str, *, stale: bool = False) -> Explanation:
+        """See `AsyncClient.explain`."""
+        return self._run(self._client.explain(task_id, stale=stale))
 
     def tasks(
         self,
@@ -121,9 +178,13 @@ class Client:
             self._client.cluster_view(timeout_s=timeout_s, recent_count=recent_count, stale=stale)
         )
 
-    def watch(self, *, from_index: int = 0, job_id: str = "", task_id: str = "") -> Iterator[m.WatchBatch]:
-        """See `AsyncClient.watch`; ends only when the caller stops asking."""
-        return self._iterate(self._client.watch(from_index=from_index, job_id=job_id, task_id=task_id))
+    def watch(
+        self, *, from_index: int = 0, to_index: int = 0, job_id: str = "", task_id: str = ""
+    ) -> Iterator[m.WatchBatch]:
+        """See `AsyncClient.watch`."""
+        return self._iterate(
+            self._client.watch(from_index=from_index, to_index=to_index, job_id=job_id, task_id=task_id)
+        )
 
     def wait(self, task_ids: Iterable[str], *, timeout_s: float | None = None) -> list[m.Task]:
         """See `AsyncClient.wait`."""
@@ -152,70 +213,3 @@ class Client:
     def blob_stat(self, digest: str) -> m.BlobStat:
         """See `AsyncClient.blob_stat`."""
         return self._run(self._client.blob_stat(digest))
-
-    def node_info(self, node: str, *, timeout_s: float | None = None) -> n.NodeInfo:
-        """See `AsyncClient.node_info`."""
-        return self._run(self._client.node_info(node, timeout_s=timeout_s))
-
-    def node_infos(self, *, timeout_s: float = 1.0) -> dict[str, n.NodeInfo]:
-        """See `AsyncClient.node_infos`."""
-        return self._run(self._client.node_infos(timeout_s=timeout_s))
-
-    def members(self, *, timeout_s: float | None = None) -> n.Membership:
-        """See `AsyncClient.members`."""
-        return self._run(self._client.members(timeout_s=timeout_s))
-
-    def add_member(
-        self,
-        name: str,
-        store_id: str,
-        address: str,
-        *,
-        learner: bool = False,
-        replaces: str = "",
-        timeout_s: float | None = None,
-    ) -> int:
-        """See `AsyncClient.add_member`."""
-        return self._run(
-            self._client.add_member(
-                name, store_id, address, learner=learner, replaces=replaces, timeout_s=timeout_s
-            )
-        )
-
-    def promote_member(self, name: str, *, timeout_s: float | None = None) -> int:
-        """See `AsyncClient.promote_member`."""
-        return self._run(self._client.promote_member(name, timeout_s=timeout_s))
-
-    def remove_member(self, name: str, *, timeout_s: float | None = None) -> int:
-        """See `AsyncClient.remove_member`."""
-        return self._run(self._client.remove_member(name, timeout_s=timeout_s))
-
-    def transfer_leadership(self, target: str = "", *, timeout_s: float | None = None) -> n.Leadership:
-        """See `AsyncClient.transfer_leadership`."""
-        return self._run(self._client.transfer_leadership(target, timeout_s=timeout_s))
-
-    def take_snapshot(self, node: str, *, timeout_s: float | None = None) -> n.SnapshotTaken:
-        """See `AsyncClient.take_snapshot`."""
-        return self._run(self._client.take_snapshot(node, timeout_s=timeout_s))
-
-    def everybody(self, *, timeout_s: float = 1.0) -> tuple[dict[str, n.NodeInfo], tuple[str, ...]]:
-        """See `AsyncClient.everybody`."""
-        return self._run(self._client.everybody(timeout_s=timeout_s))
-
-    def faults(self, node: str, *, timeout_s: float | None = None) -> n.Faults:
-        """See `AsyncClient.faults`."""
-        return self._run(self._client.faults(node, timeout_s=timeout_s))
-
-    def set_faults(
-        self,
-        node: str,
-        *,
-        add: Iterable[n.Cut] = (),
-        remove: Iterable[n.Cut] = (),
-        heal: bool = False,
-        timeout_s: float | None = None,
-    ) -> tuple[n.Cut, ...]:
-        """See `AsyncClient.set_faults`."""
-        return self._run(
-            self._client.set_faults(node, add=add, remove=remove, heal=heal, timeout_s=timeout_s)
-        )

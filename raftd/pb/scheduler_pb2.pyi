@@ -1820,21 +1820,25 @@ class WatchRequest(_message.Message):
     FROM_INDEX_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
+    TO_INDEX_FIELD_NUMBER: _builtins.int
     from_index: _builtins.int
     """0 = from now on; otherwise changes with an index >= from_index"""
     job_id: _builtins.str
     """empty: everything"""
     task_id: _builtins.str
+    to_index: _builtins.int
+    """0 = for ever; otherwise the stream ends when every change up to this index was told"""
     def __init__(
         self,
         *,
         from_index: _builtins.int = ...,
         job_id: _builtins.str = ...,
         task_id: _builtins.str = ...,
+        to_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_index", b"from_index", "job_id", b"job_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_index", b"from_index", "job_id", b"job_id", "task_id", b"task_id", "to_index", b"to_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

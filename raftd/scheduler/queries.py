@@ -72,6 +72,14 @@ class TaskPage:
     next_after: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Jobs in the order of their ids; ``next_after`` as in ``TaskPage``."""
+
+    jobs: tuple[Job, ...]
+    next_after: int | None
+
+
 def executing(state: State) -> tuple[ExecutingRow, ...]:
     """Every occupied slot, by node name and slot; a task of several slots is in each of them."""
     rows = []
@@ -158,6 +166,17 @@ def task_page(
         if (not states or candidate.state in states) and (job_id is None or candidate.job_id == job_id):
             tasks.append(candidate)
     return TaskPage(tuple(tasks), None)
+
+
+def job_page(state: State, *, after: int = 0, limit: int = 100, unfinished_only: bool = False) -> JobPage:
+    """The next jobs with ids above ``after``, of which, if so asked, something is pending or running."""
+    jobs: list[Job] = []
+    for scanned, candidate in enumerate(state.jobs.from_key(after + 1)):
+        if len(jobs) == limit or scanned == MAX_SCANNED:
+            return JobPage(tuple(jobs), candidate.id - 1)
+        if not unfinished_only or not candidate.finished_at_ms:
+            jobs.append(candidate)
+    return JobPage(tuple(jobs), None)
 
 
 def next_pending(state: State, limit: int) -> tuple[Task, ...]:

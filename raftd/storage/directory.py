@@ -31,12 +31,15 @@ from raftd.storage.errors import (
 )
 from raftd.storage.filesystem import FileSystem, Lock, LockHeld, RealFileSystem
 from raftd.storage.identity import (
+    CONDEMNED_FILE,
     IDENTITY_FILE,
     INCARNATION_FILE,
     Identity,
+    check_condemned,
     check_identity,
     read_identity,
     read_incarnation,
+    write_condemned,
     write_identity,
     write_incarnation,
 )
@@ -75,11 +78,11 @@ def init_directory(
     fs = fs or RealFileSystem()
     path = path.rstrip("/") or "/"
     try:
-        _make_directories(fs, path)
-        _check_empty(fs, path)
-        lock = _lock(fs, path)
+        make_directories(fs, path)
+        check_empty(fs, path)
+        lock = take_lock(fs, path)
         try:
-            _check_empty(fs, path)
+            check_empty(fs, path)
             if not fs.exists(f"{path}/{INITIALISING_FILE}"):
                 fs.create(f"{path}/{INITIALISING_FILE}").close()
             fs.fsync_dir(path)
@@ -154,14 +157,14 @@ class DataDirectory:
             fs: the machine's own by default.
             segment_bytes: the size of the segments made from now on.
 
-        Raises ``NotInitialised``, ``DataDirectoryLocked``, ``WrongIdentity``, ``UnknownFormat``, ``DamagedLog``,
-        ``StorageFailed``.
+        Raises ``NotInitialised``, ``DataDirectoryLocked``, ``WrongIdentity``, ``Condemned``, ``UnknownFormat``,
+        ``DamagedLog``, ``StorageFailed``.
         """
         fs = fs or RealFileSystem()
         path = path.rstrip("/") or "/"
         try:
-            _check_initialised(fs, path)
-            lock = _lock(fs, path)
+            check_initialised(fs, path)
+            lock = take_lock(fs, path)
             try:
                 return cls._open_locked(fs, path, lock, name, cluster_id, segment_bytes)
             except BaseException:
@@ -180,9 +183,10 @@ class DataDirectory:
         cluster_id: int | None,
         segment_bytes: int,
     ) -> DataDirectory:
-        _check_initialised(fs, path)
+        check_initialised(fs, path)
         identity = read_identity(fs, path)
         check_identity(identity, path, name=name, cluster_id=cluster_id)
+        check_condemned(fs, path)
         if fs.exists(f"{path}/{INITIALISING_FILE}"):
             fs.unlink(f"{path}/{INITIALISING_FILE}")
         incarnation = read_incarnation(fs, path, identity.store_id)
@@ -213,6 +217,13 @@ class DataDirectory:
             raise StorageFailed(f"raising the incarnation in {self.path}", error) from error
         self.incarnation += 1
         return self.incarnation
+
+    def condemn(self, reason: str) -> None:
+        """Have every later ``open`` refuse it: the cluster will not have this store back. Raises ``StorageFailed``."""
+        try:
+            write_condemned(self._fs, self.path, reason)
+        except OSError as error:
+            raise StorageFailed(f"writing {CONDEMNED_FILE} in {self.path}", error) from error
 
     def close(self) -> None:
         """Give the lock up. The log is closed by who was given it, and before this."""
@@ -259,24 +270,26 @@ def _reconcile(path: str, log: Wal, recovered: Recovered, snapshots: SnapshotSto
     return Recovered(hard_state, [], recovered.torn_tail, snapshot.index, snapshot.term)
 
 
-def _make_directories(fs: FileSystem, path: str) -> None:
+def make_directories(fs: FileSystem, path: str) -> None:
     """Make the directory and its missing parents, each durable before the next."""
     parent = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
     if not fs.exists(path):
-        _make_directories(fs, parent)
+        make_directories(fs, parent)
         fs.mkdir(path)
     # Also where it was there: an earlier init may have died between making it and this.
     fs.fsync_dir(parent)
 
 
-def _lock(fs: FileSystem, path: str) -> Lock:
+def take_lock(fs: FileSystem, path: str) -> Lock:
+    """The lock of a directory. Raises ``DataDirectoryLocked``; ``OSError``."""
     try:
         return fs.lock(f"{path}/{LOCK_FILE}")
     except LockHeld as held:
         raise DataDirectoryLocked(f"{path}/{LOCK_FILE}", held.pid) from None
 
 
-def _check_empty(fs: FileSystem, path: str) -> None:
+def check_empty(fs: FileSystem, path: str) -> None:
+    """Refuse a directory that a store cannot be made in. Raises ``AlreadyInitialised``; ``OSError``."""
     names = fs.listdir(path)
     if IDENTITY_FILE in names:
         raise AlreadyInitialised(path, f"it holds {read_identity(fs, path)}")
@@ -285,7 +298,8 @@ def _check_empty(fs: FileSystem, path: str) -> None:
         raise AlreadyInitialised(path, f"it is not empty, it holds {strange[0]!r}")
 
 
-def _check_initialised(fs: FileSystem, path: str) -> None:
+def check_initialised(fs: FileSystem, path: str) -> None:
+    """Refuse a directory that holds no whole store. Raises ``NotInitialised``; ``OSError``."""
     if not fs.exists(path):
         raise NotInitialised(path, "it is not there")
     names = fs.listdir(path)

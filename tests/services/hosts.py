@@ -64,6 +64,11 @@ class FakeNode:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    @property
+    def leader_known(self) -> bool:
+        """See ``Node.leader_known``."""
+        return self.leader != 0
+
     async def leader_changed(self) -> None:
         """See ``Node.leader_changed``."""
         await self._changed.wait()
@@ -134,6 +139,18 @@ class FakeScheduler(SchedulerServicer):
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
         return pb.ExplainResponse()
 
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        return pb.ListJobsResponse()
+
+    async def SubmitGraph(self, request: pb.SubmitGraphRequest, context: Context) -> pb.SubmitGraphResponse:
+        return pb.SubmitGraphResponse()
+
+    async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryResponse:
+        return pb.RetryResponse()
+
+    async def Purge(self, request: pb.PurgeRequest, context: Context) -> pb.PurgeResponse:
+        return pb.PurgeResponse()
+
     async def Logs(self, request: pb.LogsRequest, context: Context) -> AsyncIterator[pb.LogsResponse]:
         yield pb.LogsResponse()
 
@@ -164,6 +181,11 @@ class FakeAdmin(AdminServicer):
         self, request: admin_pb2.GetFaultsRequest, context: Context
     ) -> admin_pb2.GetFaultsResponse:
         return admin_pb2.GetFaultsResponse()
+
+    async def WatchMembers(
+        self, request: admin_pb2.WatchMembersRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.WatchMembersResponse]:
+        yield admin_pb2.WatchMembersResponse()
 
     async def AddMember(
         self, request: admin_pb2.AddMemberRequest, context: Context
@@ -319,7 +341,7 @@ def make_host(
     if make_admin is not None:
         admin = make_admin(forwarder)
     services = Services(
-        served_scheduler, admin or FakeAdmin(), consensus or FakeConsensus(), served_blobs, stores
+        served_scheduler, admin or FakeAdmin(), stores, consensus or FakeConsensus(), served_blobs
     )
     server = ServerHost(listen, local, faults, node, services)
     return Host(local, node, faults, caller, forwarder, served_scheduler, fake_blobs, stores, server, others)
