@@ -81,13 +81,14 @@ class Ranking:
         excluded: nodes that nothing is to be placed on.
 
     Attributes:
+        excluded: as it was given.
         touched: nodes that something is on its way to, again for each slot that this plan takes.
         held: what is held back for a task of several slots (``hold``), or None.
     """
 
     def __init__(self, state: State, taken: Mapping[str, set[int]], excluded: AbstractSet[str]) -> None:
         self._state = state
-        self._excluded = excluded
+        self.excluded = excluded
         self._taken = taken
         self._mine: dict[str, set[int]] = {}
         self._sign = -1 if state.settings.placement is Placement.BINPACK else 1
@@ -170,7 +171,7 @@ class Ranking:
             node.health is Health.UP
             and node.eligibility is Eligibility.READY
             and node.slots >= slots
-            and node.name not in self._excluded
+            and node.name not in self.excluded
             and kind in node.kinds
             and all(node.name in self._state.indexes.labelled.get(label, ()) for label in require)
         )

@@ -14,10 +14,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush, merge
 
-from raftd.scheduler.commands import Command, Expire, MarkStopping, NodeLost, Occupy
+from raftd.scheduler.commands import Command, Expire, MarkStopping, NodeLost, Occupy, OccupyNew
 from raftd.scheduler.indexes import TaskClass, class_of, order_of, task_of
-from raftd.scheduler.model import MAX_TIME_MS, Health, StopReason
+from raftd.scheduler.model import MAX_TIME_MS, Health, StopReason, Task
 from raftd.scheduler.placement import Held, Ranking
+from raftd.scheduler.reserving import Lines
 from raftd.scheduler.state import State
 
 MAX_COMMANDS = 512
@@ -36,6 +37,8 @@ class InFlight:
 
     tasks: set[int] = field(default_factory=set)
     slots: dict[str, set[int]] = field(default_factory=dict)
+    lines: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    """By node and slot: tasks that will wait for their turn there."""
     stopping: set[int] = field(default_factory=set)
     expiring: set[int] = field(default_factory=set)
     lost: set[tuple[str, int]] = field(default_factory=set)
@@ -44,9 +47,14 @@ class InFlight:
         """These are on their way."""
         for command in commands:
             match command:
+                case Occupy(reserve=True):
+                    self.tasks.add(command.task_id)
+                    self.lines.setdefault((command.node, command.slot), []).append(command.task_id)
                 case Occupy():
                     self.tasks.add(command.task_id)
-                    self.slots.setdefault(command.node, set()).update((command.slot, *command.extra_slots))
+                    self._take(command)
+                case OccupyNew():
+                    self._take(command)
                 case MarkStopping():
                     self.stopping.add(command.task_id)
                 case Expire():
@@ -60,13 +68,18 @@ class InFlight:
         """These were applied or dropped: from now on the state alone speaks."""
         for command in commands:
             match command:
+                case Occupy(reserve=True):
+                    self.tasks.discard(command.task_id)
+                    line = self.lines.get((command.node, command.slot), [])
+                    if command.task_id in line:
+                        line.remove(command.task_id)
+                    if not line:
+                        self.lines.pop((command.node, command.slot), None)
                 case Occupy():
                     self.tasks.discard(command.task_id)
-                    slots = self.slots.get(command.node)
-                    if slots is not None:
-                        slots.difference_update((command.slot, *command.extra_slots))
-                        if not slots:
-                            del self.slots[command.node]
+                    self._give_back(command)
+                case OccupyNew():
+                    self._give_back(command)
                 case MarkStopping():
                     self.stopping.discard(command.task_id)
                 case Expire():
@@ -76,10 +89,21 @@ class InFlight:
                 case _:
                     pass
 
+    def _take(self, command: Occupy | OccupyNew) -> None:
+        self.slots.setdefault(command.node, set()).update((command.slot, *command.extra_slots))
+
+    def _give_back(self, command: Occupy | OccupyNew) -> None:
+        slots = self.slots.get(command.node)
+        if slots is not None:
+            slots.difference_update((command.slot, *command.extra_slots))
+            if not slots:
+                del self.slots[command.node]
+
     def clear(self) -> None:
         """Forget everything: this node does not lead any more, or leads anew."""
         self.tasks.clear()
         self.slots.clear()
+        self.lines.clear()
         self.stopping.clear()
         self.expiring.clear()
         self.lost.clear()
@@ -87,10 +111,15 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class PlanningView:
-    """The state as it will be: what is applied, and this leader's own proposals that are not."""
+    """The state as it will be: what is applied, and this leader's own proposals that are not.
+
+    Attributes:
+        lines: behind which slots tasks may wait; a plan without it reserves nothing.
+    """
 
     state: State
     in_flight: InFlight
+    lines: Lines | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +248,18 @@ def _placements(
     view: PlanningView, ranking: Ranking, now_ms: int, limit: int, expiring: AbstractSet[int]
 ) -> list[Command]:
     state, in_flight = view.state, view.in_flight
+    lines = view.lines
+    if lines is not None:
+        lines.begin_plan(state, in_flight.lines, in_flight.stopping, ranking.excluded, now_ms)
     commands: list[Command] = []
     # One head per class; the smallest of them is the next task of the whole queue.
     due = _due(state, now_ms, limit + len(in_flight.tasks))
     # Those of several slots count though there is no room for them: slots may have to be held back.
-    classes = [wanted for wanted in {**state.indexes.queue, **due} if wanted[2] > 1 or ranking.offers(wanted)]
+    classes = [
+        wanted
+        for wanted in {**state.indexes.queue, **due}
+        if wanted[2] > 1 or ranking.offers(wanted) or (lines is not None and lines.serves(wanted))
+    ]
     streams = {wanted: merge(state.indexes.queue.get(wanted, ()), due.get(wanted, ())) for wanted in classes}
     heads = [(key, wanted) for wanted in classes if (key := next(streams[wanted], None)) is not None]
     heapify(heads)
@@ -231,17 +267,31 @@ def _placements(
         key, wanted = heappop(heads)
         task_id = task_of(key)
         if task_id not in in_flight.tasks and task_id not in in_flight.expiring and task_id not in expiring:
-            place = ranking.take(wanted)
-            if place is None:
+            command = _place(ranking, lines, state.tasks[task_id], wanted)
+            if command is None:
                 # No room is left for this class: the rest of its queue need not be looked at.
-                if wanted[2] > 1:
-                    ranking.hold(wanted, task_id)
                 continue
-            commands.append(Occupy(task_id, *place))
+            commands.append(command)
         following = next(streams[wanted], None)
         if following is not None:
             heappush(heads, (following, wanted))
     return commands
+
+
+def _place(ranking: Ranking, lines: Lines | None, task: Task, wanted: TaskClass) -> Occupy | None:
+    """A free slot, or else a place in a line; None where there is neither."""
+    place = ranking.take(wanted)
+    if place is not None:
+        if lines is not None and wanted[2] == 1:
+            lines.placed(place[0], place[2], wanted)
+        return Occupy(task.id, *place)
+    if wanted[2] > 1:
+        ranking.hold(wanted, task.id)
+        if lines is not None and ranking.held is not None:
+            lines.close(ranking.held.node)
+        return None
+    line = None if lines is None else lines.take(task)
+    return None if line is None else Occupy(task.id, *line, reserve=True)
 
 
 def _due(state: State, now_ms: int, limit: int) -> dict[TaskClass, list[int]]:

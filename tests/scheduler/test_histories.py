@@ -54,9 +54,9 @@ def test_every_invariant_holds_after_every_entry_whatever_it_says(seed: int, len
 
 
 def tokens_of(state: State, stores: frozenset[int]) -> set[FencingToken]:
-    """Of the attempts that these stores run."""
-    rows = queries.executing(state)
-    return {row.attempt.token for row in rows if state.nodes[row.node].store_id in stores}
+    """Of the attempts that these stores run, or have been given to run after those."""
+    nodes = [node for node in state.nodes.values() if node.store_id in stores]
+    return {state.tasks[task_id].attempts[-1].token for node in nodes for task_id in queries.assigned(node)}
 
 
 @given(seeds, lengths)

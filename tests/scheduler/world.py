@@ -222,6 +222,7 @@ class World:
         reason: str = "",
         result: bytes | BlobRef | None = None,
         holders: tuple[str, ...] = (),
+        started_at_ms: int = 0,
     ) -> Reply:
         """The current attempt of the task ends."""
         attempt = self.attempt(task_id)
@@ -234,6 +235,7 @@ class World:
                 reason,
                 result,
                 holders,
+                started_at_ms=started_at_ms,
                 ended_at_ms=self.now_ms,
             )
         )
