@@ -84,6 +84,11 @@ class SchedulerStub(object):
                 request_serializer=raftd_dot_pb_dot_scheduler__pb2.StatusRequest.SerializeToString,
                 response_deserializer=raftd_dot_pb_dot_scheduler__pb2.StatusResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/raftd.v1.Scheduler/Explain',
+                request_serializer=raftd_dot_pb_dot_scheduler__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_scheduler__pb2.ExplainResponse.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/raftd.v1.Scheduler/Watch',
                 request_serializer=raftd_dot_pb_dot_scheduler__pb2.WatchRequest.SerializeToString,
@@ -168,6 +173,13 @@ class SchedulerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Why a task is where it is. The leader knows more than the others: which nodes it cannot speak to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Watch(self, request, context):
         """Changes in log order from an index on.
         """
@@ -241,6 +253,11 @@ def add_SchedulerServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=raftd_dot_pb_dot_scheduler__pb2.StatusRequest.FromString,
                     response_serializer=raftd_dot_pb_dot_scheduler__pb2.StatusResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=raftd_dot_pb_dot_scheduler__pb2.ExplainRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_scheduler__pb2.ExplainResponse.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -528,6 +545,33 @@ class Scheduler(object):
             '/raftd.v1.Scheduler/Status',
             raftd_dot_pb_dot_scheduler__pb2.StatusRequest.SerializeToString,
             raftd_dot_pb_dot_scheduler__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Scheduler/Explain',
+            raftd_dot_pb_dot_scheduler__pb2.ExplainRequest.SerializeToString,
+            raftd_dot_pb_dot_scheduler__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

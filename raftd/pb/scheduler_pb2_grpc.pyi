@@ -33,6 +33,8 @@ class SchedulerStub:
     ListJobs: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListJobsRequest, _scheduler_pb2.ListJobsResponse]
     List: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListRequest, _scheduler_pb2.ListResponse]
     Status: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.StatusRequest, _scheduler_pb2.StatusResponse]
+    Explain: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ExplainRequest, _scheduler_pb2.ExplainResponse]
+    """Why a task is where it is. The leader knows more than the others: which nodes it cannot speak to."""
     Watch: _aio.UnaryStreamMultiCallable[_scheduler_pb2.WatchRequest, _scheduler_pb2.WatchResponse]
     """Changes in log order from an index on."""
     Logs: _aio.UnaryStreamMultiCallable[_scheduler_pb2.LogsRequest, _scheduler_pb2.LogsResponse]
@@ -114,6 +116,14 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.StatusRequest,
         context: _aio.ServicerContext[_scheduler_pb2.StatusRequest, _abc.Awaitable[_scheduler_pb2.StatusResponse]],
     ) -> _abc.Awaitable[_scheduler_pb2.StatusResponse]: ...
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _scheduler_pb2.ExplainRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.ExplainRequest, _abc.Awaitable[_scheduler_pb2.ExplainResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.ExplainResponse]:
+        """Why a task is where it is. The leader knows more than the others: which nodes it cannot speak to."""
 
     @_abc_1.abstractmethod
     def Watch(

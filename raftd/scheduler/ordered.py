@@ -69,6 +69,12 @@ class OrderedKeys(Generic[K]):
                 break
         return found
 
+    def count_below(self, key: K) -> int:
+        """How many keys are smaller."""
+        at = bisect_left(self._lasts, key)
+        below = sum(map(len, self._blocks[:at]))
+        return below if at == len(self._blocks) else below + bisect_left(self._blocks[at], key)
+
     @property
     def first(self) -> K | None:
         """The smallest key, or None."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from heapq import heappop, heappush, merge
 
 from raftd.scheduler.indexes import TaskClass, load_of
@@ -19,6 +20,15 @@ from raftd.scheduler.state import State
 
 Place = tuple[str, int, int, tuple[int, ...]]
 """Node, incarnation, slot and further slots, as an Occupy has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The slots of a node that are held back for a task that needs so many of them."""
+
+    node: str
+    task_id: int
+    slots: int
 
 
 class _Candidates:
@@ -73,7 +83,7 @@ class Ranking:
     Attributes:
         excluded: as it was given.
         touched: nodes that something is on its way to, again for each slot that this plan takes.
-        held: the node whose slots are held back for a task of several slots (``hold``), or None.
+        held: what is held back for a task of several slots (``hold``), or None.
     """
 
     def __init__(self, state: State, taken: Mapping[str, set[int]], excluded: AbstractSet[str]) -> None:
@@ -84,7 +94,7 @@ class Ranking:
         self._sign = -1 if state.settings.placement is Placement.BINPACK else 1
         self._candidates: dict[TaskClass, _Candidates] = {}
         self.touched: list[str] = list(taken)
-        self.held: str | None = None
+        self.held: Held | None = None
 
     def offers(self, wanted: TaskClass) -> bool:
         """Whether some node has room for a task of this class now."""
@@ -100,8 +110,8 @@ class Ranking:
         self.touched.append(name)
         return name, self._state.nodes[name].incarnation, slots[0], tuple(slots[1:])
 
-    def hold(self, wanted: TaskClass) -> None:
-        """Hold back, until the end of the plan, the slots of the node that comes closest to having room for this class.
+    def hold(self, wanted: TaskClass, task_id: int) -> None:
+        """Hold back, until the end of the plan, the slots of the node that comes closest to having room for this task.
 
         Without it a task of several slots could wait for ever: each slot that becomes free would go to a task of one.
         What is held back only grows from plan to plan, for nothing but what goes before that task is placed there. One
@@ -111,7 +121,8 @@ class Ranking:
             return
         fitting = [node for node in self._known(wanted) if self._fits(node, wanted)]
         if fitting:
-            self.held = min(fitting, key=lambda node: (-len(self._free_slots(node.name)), node.name)).name
+            node = min(fitting, key=lambda node: (-len(self._free_slots(node.name)), node.name))
+            self.held = Held(node.name, task_id, wanted[2])
 
     def is_touched(self, name: str) -> bool:
         """Whether something is on its way to this node."""
@@ -127,7 +138,7 @@ class Ranking:
         node = self._state.nodes.get(name)
         return (
             node is not None
-            and name != self.held
+            and (self.held is None or name != self.held.node)
             and self._fits(node, wanted)
             and len(self._free_slots(name)) >= wanted[2]
         )

@@ -17,7 +17,7 @@ from heapq import heapify, heappop, heappush, merge
 from raftd.scheduler.commands import Command, Expire, MarkStopping, NodeLost, Occupy, OccupyNew
 from raftd.scheduler.indexes import TaskClass, class_of, order_of, task_of
 from raftd.scheduler.model import MAX_TIME_MS, Health, StopReason, Task
-from raftd.scheduler.placement import Ranking
+from raftd.scheduler.placement import Held, Ranking
 from raftd.scheduler.reserving import Lines
 from raftd.scheduler.state import State
 
@@ -150,8 +150,16 @@ def plan(
     lost = {command.name for command in commands if isinstance(command, NodeLost)}
     expiring = {command.task_id for command in commands if isinstance(command, Expire)}
     left = max_commands - len(commands)
-    commands += _placements(view, now_ms, left, lost | observations.silent, expiring)
+    ranking = _ranking(view, lost | observations.silent)
+    commands += _placements(view, ranking, now_ms, left, expiring)
     return tuple(commands)
+
+
+def held_back(view: PlanningView, observations: Observations, now_ms: int) -> Held | None:
+    """What a plan would hold back now for a task of several slots."""
+    ranking = _ranking(view, observations.silent)
+    _placements(view, ranking, now_ms, MAX_COMMANDS, frozenset())
+    return ranking.held
 
 
 def next_wakeup_ms(state: State, now_ms: int) -> int | None:
@@ -231,11 +239,15 @@ def _drains(view: PlanningView, now_ms: int, limit: int) -> list[Command]:
     return commands
 
 
+def _ranking(view: PlanningView, unusable: AbstractSet[str]) -> Ranking:
+    in_flight = view.in_flight
+    return Ranking(view.state, in_flight.slots, {name for name, _ in in_flight.lost} | unusable)
+
+
 def _placements(
-    view: PlanningView, now_ms: int, limit: int, unusable: AbstractSet[str], expiring: AbstractSet[int]
+    view: PlanningView, ranking: Ranking, now_ms: int, limit: int, expiring: AbstractSet[int]
 ) -> list[Command]:
     state, in_flight = view.state, view.in_flight
-    ranking = Ranking(state, in_flight.slots, {name for name, _ in in_flight.lost} | unusable)
     lines = view.lines
     if lines is not None:
         lines.begin_plan(state, in_flight.lines, in_flight.stopping, ranking.excluded, now_ms)
@@ -274,9 +286,9 @@ def _place(ranking: Ranking, lines: Lines | None, task: Task, wanted: TaskClass)
             lines.placed(place[0], place[2], wanted)
         return Occupy(task.id, *place)
     if wanted[2] > 1:
-        ranking.hold(wanted)
+        ranking.hold(wanted, task.id)
         if lines is not None and ranking.held is not None:
-            lines.close(ranking.held)
+            lines.close(ranking.held.node)
         return None
     line = None if lines is None else lines.take(task)
     return None if line is None else Occupy(task.id, *line, reserve=True)

@@ -31,9 +31,10 @@ def ride(view: PlanningView, observations: Observations, batch: Sequence[Command
         return ()
     ranking = Ranking(state, in_flight.slots, {name for name, _ in in_flight.lost} | observations.silent)
     full = {wanted for wanted in state.indexes.queue if _waits(view, wanted)}
-    for wanted in sorted(full):
-        if wanted[2] > 1:
-            ranking.hold(wanted)
+    # As a plan would: for the first of them in the queue that some node could run.
+    heads = [(next(iter(state.indexes.queue[wanted])), wanted) for wanted in full if wanted[2] > 1]
+    for key, wanted in sorted(heads):
+        ranking.hold(wanted, task_of(key))
     riders: list[OccupyNew] = []
     for _, position, command in sorted(submits, key=lambda submit: submit[:2]):
         array, wanted = command.array, class_of(command.spec)

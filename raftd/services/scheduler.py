@@ -8,7 +8,7 @@ reads are answered by whoever is asked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -17,7 +17,6 @@ from google.protobuf.message import Message
 from raftd.codec.api import (
     decode_purge,
     decode_states,
-    encode_change,
     encode_job,
     encode_page,
     encode_purge_reply,
@@ -28,14 +27,13 @@ from raftd.codec.api import (
 from raftd.codec.attach import decode_up, encode_down, parse_id
 from raftd.errors import InvalidRequest, JobNotFound, TaskNotFound, Unavailable
 from raftd.node.clock import Clock
-from raftd.node.history import Changed, History, Page
+from raftd.node.history import History
 from raftd.node.node import Node
 from raftd.node.sessions import Sessions
 from raftd.pb import scheduler_pb2 as pb
 from raftd.pb.scheduler_pb2_grpc import SchedulerServicer
 from raftd.scheduler import commands, queries
 from raftd.scheduler.attach import AttachDown, AttachUp
-from raftd.scheduler.effects import JobChanged, TaskChanged
 from raftd.scheduler.model import Task
 from raftd.scheduler.replies import Cancelled, Refused, Reply
 from raftd.scheduler.state import State
@@ -44,6 +42,7 @@ from raftd.services.forwarding import Forwarder
 from raftd.services.logs import LogsReader
 from raftd.services.status import Context, remaining_s, served
 from raftd.services.submissions import SERVICE, ArgumentCheck, Submissions
+from raftd.services.watching import wanted, watch_responses
 from raftd.transport.base import caller_identity
 from raftd.transport.faults import FaultTable
 from raftd.transport.guard import StreamGuard
@@ -54,8 +53,6 @@ PAGE_BYTES = 2 * 1024 * 1024
 """A page ends with the task that reaches this, so that it fits in a message however large the tasks are."""
 MAX_RECENT = 100
 WATCH_PAGE = 500
-WATCH_BYTES = 1024 * 1024
-"""A message of changes ends with the change that reaches this: an array of tasks is one entry of many changes."""
 MAX_CANCELS = 10_000
 
 Request = TypeVar("Request", bound=Message)
@@ -227,14 +224,36 @@ class SchedulerService(SchedulerServicer):
         def local() -> pb.StatusResponse:
             return self._view.response(request.options.stale, min(request.recent_count, MAX_RECENT))
 
-        async def leading() -> pb.StatusResponse:
-            return await self._node.read(local, timeout=remaining_s(context))
+        # Of executors only the leader knows when it heard them last.
+        return await self._read_on_leader("Status", request, context, local)
 
+    @served
+    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
+        """Why a task is where it is."""
+        task_id = parse_id(request.task_id, "t")
+
+        def local() -> pb.ExplainResponse:
+            return self._view.explanation(self._task(task_id), request.options.stale)
+
+        # Which nodes it cannot speak to only the leader knows.
+        return await self._read_on_leader("Explain", request, context, local)
+
+    async def _read_on_leader(
+        self,
+        method: str,
+        request: pb.StatusRequest | pb.ExplainRequest,
+        context: Context,
+        local: Callable[[], Response],
+    ) -> Response:
+        """Have the leader answer, who knows more than the record; a stale read is answered by whoever is asked."""
         if request.options.stale:
             return local()
-        # Of executors only the leader knows when it heard them last.
+
+        async def leading() -> Response:
+            return await self._node.read(local, timeout=remaining_s(context))
+
         return await self._forwarder.leader_or_forward(
-            SERVICE + "Status", request, context, leading, repeatable=True
+            SERVICE + method, request, context, leading, repeatable=True
         )
 
     async def _read(
@@ -258,7 +277,7 @@ class SchedulerService(SchedulerServicer):
     @served
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchResponse]:
         """Changes in log order, from this node's own applied log; a change of leader is told in between."""
-        wanted = _wanted(request)
+        watched = wanted(request)
         last_index = request.to_index
         if last_index > self._state().applied_index:
             await self._node.read_barrier(timeout=remaining_s(context))
@@ -270,10 +289,10 @@ class SchedulerService(SchedulerServicer):
             next_index = page.next_index
             if last_index and (next_index > last_index or not page.changes):
                 kept = tuple(change for change in page.changes if change.index <= last_index)
-                for response in _watch_responses(replace(page, changes=kept), wanted):
+                for response in watch_responses(replace(page, changes=kept), watched):
                     yield response
                 return
-            for response in _watch_responses(page, wanted):
+            for response in watch_responses(page, watched):
                 yield response
             if leader != (leader := self._leader_name()):
                 yield pb.WatchResponse(changes=[self._leader_change(leader)], next_index=next_index)
@@ -346,38 +365,6 @@ class SchedulerService(SchedulerServicer):
         finally:
             guard.close()
             serving.cancel()
-
-
-def _watch_responses(page: Page, wanted: Callable[[Changed], bool]) -> Iterator[pb.WatchResponse]:
-    """A page as messages of bounded size. One that ends within an entry says that a reconnect goes on with that entry
-    again, for an index cannot say how much of it has been told."""
-    response = pb.WatchResponse(gap=page.gap)
-    size = 0
-    for change in filter(wanted, page.changes):
-        if size >= WATCH_BYTES:
-            response.next_index = change.index
-            yield response
-            response, size = pb.WatchResponse(), 0
-        encoded = encode_change(change)
-        response.changes.append(encoded)
-        size += encoded.ByteSize()
-    if response.changes or response.gap:
-        response.next_index = page.next_index
-        yield response
-
-
-def _wanted(request: pb.WatchRequest) -> Callable[[Changed], bool]:
-    """Whether a watcher asked for a change."""
-    if request.task_id:
-        task_id = parse_id(request.task_id, "t")
-        return lambda change: isinstance(change, TaskChanged) and change.task.id == task_id
-    if request.job_id:
-        job_id = parse_id(request.job_id, "j")
-        return lambda change: (
-            (isinstance(change, TaskChanged) and change.task.job_id == job_id)
-            or (isinstance(change, JobChanged) and change.job.id == job_id)
-        )
-    return lambda _: True
 
 
 def _cancel(name: str) -> commands.Cancel:

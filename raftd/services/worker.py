@@ -73,6 +73,7 @@ class WorkerScheduler(SchedulerServicer):
     ListJobs: Any = _refuse
     List: Any = _refuse
     Status: Any = _refuse
+    Explain: Any = _refuse
     Watch: Any = _refuse
     Attach: Any = _refuse
 
@@ -159,3 +160,8 @@ class WorkerAdmin(FaultControl):
     RemoveMember: Any = _refuse
     TransferLeadership: Any = _refuse
     TakeSnapshot: Any = _refuse
+    SetEligibility: Any = _refuse
+    SetLabels: Any = _refuse
+    ForgetNode: Any = _refuse
+    GetSettings: Any = _refuse
+    SetSettings: Any = _refuse

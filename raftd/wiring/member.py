@@ -41,12 +41,14 @@ from raftd.services.cluster_view import ClusterView
 from raftd.services.consensus import ConsensusService
 from raftd.services.forwarding import Forwarder
 from raftd.services.logs import LogsReader
+from raftd.services.operations import Operations
 from raftd.services.scheduler import SchedulerService
 from raftd.services.server import ServerHost, Services
 from raftd.storage.directory import DataDirectory
 from raftd.storage.log_store import LogStore
 from raftd.storage.thread import StorageThread
 from raftd.transport.base import RemoteNode
+from raftd.transport.greeting import Greeting
 from raftd.transport.network import Network
 from raftd.transport.reads import PeerReads
 from raftd.transport.snapshot_stream import SnapshotSender
@@ -124,7 +126,7 @@ class Server:
             Policy(config.snapshot_entries, config.snapshot_log_bytes, config.kept_entries),
         )
         self._network.on_unreachable = self.node.unreachable
-        self.membership = Membership(self.node, self._members)
+        self.membership = Membership(self.node, self._members, Greeting(parts.caller).greet)
         self._roster = Roster(
             identity.name,
             identity.store_id,
@@ -296,6 +298,9 @@ class Server:
             self._cluster_clock,
             patience_ms=2 * self._config.election_ticks * self._config.tick_ms,
         )
+        logs = LogsReader(
+            self._local.name, self.node, self._state, self._members, self._executor.open_logs, parts.caller
+        )
         return Services(
             scheduler=SchedulerService(
                 node=self.node,
@@ -304,14 +309,7 @@ class Server:
                 history=self._history,
                 view=view,
                 forwarder=forwarder,
-                logs=LogsReader(
-                    self._local.name,
-                    self.node,
-                    self._state,
-                    self._members,
-                    self._executor.open_logs,
-                    parts.caller,
-                ),
+                logs=logs,
                 check=self._check_arguments,
                 faults=parts.faults,
                 clock=self._clock,
@@ -328,6 +326,7 @@ class Server:
                 faults=parts.faults,
                 control=self.membership,
                 snapshots=self.snapshots,
+                operations=Operations(self.node, self._state, self._cluster_clock),
                 forwarder=forwarder,
             ),
             consensus=ConsensusService(

@@ -13,6 +13,7 @@ from raftd.pb import scheduler_pb2 as pb
 from raftd.services import scheduler as service
 from raftd.services import submissions
 from raftd.services.cluster_view import MAX_TASK_CHARS
+from raftd.services.watching import WATCH_BYTES
 from tests.node.executors import FakeExecutor
 from tests.node.test_node import run
 from tests.services.hosts import failure_of
@@ -328,7 +329,7 @@ def test_one_entry_of_many_large_changes_still_reaches_its_watchers(tmp_path: Pa
             responses = await changes_of(call, 400)
             index = responses[0].changes[0].index
             assert [response.next_index for response in responses[:-1]] == [index] * (len(responses) - 1)
-            assert max(response.ByteSize() for response in responses) < 2 * service.WATCH_BYTES
+            assert max(response.ByteSize() for response in responses) < 2 * WATCH_BYTES
             end = responses[-1]
             while end.next_index == index:
                 answer = await asyncio.wait_for(call.read(), 30)
