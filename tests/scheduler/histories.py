@@ -22,7 +22,10 @@ from raftd.scheduler.commands import (
     Batch,
     Cancel,
     Command,
+    Expire,
     ForgetNode,
+    GraphEdge,
+    GraphTask,
     Header,
     MarkStopping,
     MembershipChange,
@@ -30,6 +33,7 @@ from raftd.scheduler.commands import (
     NodeLost,
     Occupy,
     OccupyNew,
+    Purge,
     RecordBlob,
     RegisterNode,
     SetEligibility,
@@ -44,6 +48,8 @@ from raftd.scheduler.model import (
     ArraySpec,
     AttemptOutcome,
     BlobRef,
+    Condition,
+    Dependency,
     Eligibility,
     FencingToken,
     Health,
@@ -52,10 +58,11 @@ from raftd.scheduler.model import (
     Standing,
     StopReason,
     TaskSpec,
+    TaskState,
 )
 from raftd.scheduler.planner import InFlight, Observations, PlanningView, plan
 from raftd.scheduler.state import State
-from tests.scheduler.world import GENESIS, START_MS, registration, store_of, submission
+from tests.scheduler.world import GENESIS, START_MS, graph, registration, resubmission, store_of, submission
 
 SMALL = Settings(
     max_queue=10,
@@ -65,6 +72,8 @@ SMALL = Settings(
     tasks_kept_ms=60_000,
     max_attempts_kept=3,
     crash_limit=3,
+    max_dependencies=3,
+    max_graph=5,
 )
 """Limits so low that every history runs into them."""
 
@@ -80,6 +89,11 @@ _ABSURD_SPECS: tuple[dict[str, Any], ...] = (
     {"backoff_first_ms": _U64},
     {"run_timeout_ms": _U64},
     {"payload": bytes(300_000)},
+    {"queue_timeout_ms": _U64},
+    {"delay_ms": _U64},
+    {"slots": 0},
+    {"slots": _U32},
+    {"require": (("", ""),)},
 )
 _ABSURD_ARRAYS = (ArraySpec(5, 4), ArraySpec(0, 9), ArraySpec(0, _U64), ArraySpec(0, 1, _U64))
 
@@ -229,6 +243,10 @@ class Historian:
         steps = (
             self._submit,
             self._submit,
+            self._graph,
+            self._retry,
+            self._purge,
+            self._expire,
             self._vacate,
             self._vacate,
             self._vacate,
@@ -261,6 +279,8 @@ class Historian:
             run_timeout_ms=random.choice((0, 1_000)),
             require=random.choice(((), (), (), (("zone", "a"),), (("gpu", ""), ("zone", "a")))),
             slots=random.choice((1, 1, 1, 2)),
+            queue_timeout_ms=random.choice((0, 0, 1_000)),
+            delay_ms=random.choice((0, 0, 500, 40_000)),
         )
         array = None
         if random.random() < 0.3:
@@ -269,7 +289,51 @@ class Historian:
             spec = replace(spec, **random.choice(_ABSURD_SPECS))
         elif random.random() < 0.1:
             array = random.choice(_ABSURD_ARRAYS)
-        return submission(request_id, spec, array)
+        return submission(request_id, spec, array, self._dependencies(state))
+
+    def _graph(self, state: State) -> Command:
+        """Mostly one that can be: each comes after earlier ones; now and then after itself, or after nobody."""
+        random = self._random
+        tasks = []
+        for position in range(random.choice((0, 1, 2, 3, 4, 4, 6))):
+            count = random.choice((0, 1, 1, 2)) if position else 0
+            targets = [random.randrange(position) for _ in range(count)]
+            if random.random() < 0.05:
+                targets.append(random.choice((position, position + 1, _U32)))
+            edges = tuple(GraphEdge(target, random.choice(tuple(Condition))) for target in targets)
+            spec = TaskSpec(random.choice(("noop", "sleep")), retries=random.choice((0, 1)))
+            if random.random() < 0.03:
+                spec = replace(spec, **random.choice(_ABSURD_SPECS))
+            tasks.append(GraphTask(spec, edges, self._dependencies(state)))
+        return graph(f"g{random.randrange(12)}", *tasks, max_failures=random.choice((0, 0, 1, _U64)))
+
+    def _dependencies(self, state: State) -> tuple[Dependency, ...]:
+        random = self._random
+        found = []
+        for _ in range(random.choice((0, 0, 0, 1, 2, 4))):
+            condition, job = random.choice(tuple(Condition)), random.random() < 0.3
+            if job:
+                target = random.choice((max(state.next_job_id - 1, 0), 1, 2, state.next_job_id))
+            else:
+                target = self._task_id(state)
+            found.append(Dependency(target, job, condition))
+        return tuple(found)
+
+    def _retry(self, state: State) -> Command:
+        return resubmission(f"r{self._random.randrange(20)}", self._task_id(state))
+
+    def _purge(self, state: State) -> Command:
+        random = self._random
+        if random.random() < 0.5:
+            ids = tuple(self._task_id(state) for _ in range(random.choice((0, 1, 3))))
+            return Purge(ids, random.choice(((), (1,), (max(state.next_job_id - 1, 0), _U64))))
+        before_ms = random.choice((0, self._now_ms - 30_000, self._now_ms, _U64))
+        return Purge(
+            (), (), max(before_ms, 0), random.choice(((), (TaskState.FAILED,), (TaskState.PENDING,)))
+        )
+
+    def _expire(self, state: State) -> Command:
+        return Expire(self._task_id(state))
 
     def _vacate(self, state: State) -> Command:
         random = self._random

@@ -18,6 +18,8 @@ from raftd.scheduler.model import (
     AttemptOutcome,
     BlobRecord,
     BlobRef,
+    Condition,
+    Dependency,
     FencingToken,
     NodeRole,
     Standing,
@@ -139,11 +141,13 @@ def test_histories_reach_every_state_and_every_kind_of_reply() -> None:
     assert replies >= {
         "Accepted",
         "Cancelled",
+        "Expired",
         "Lost",
         "Marked",
         "NodeForgotten",
         "NodeSet",
         "Occupied",
+        "Purged",
         "Recorded",
         "Registered",
         "SettingsSet",
@@ -171,6 +175,7 @@ def test_histories_reach_every_state_and_every_kind_of_reply() -> None:
         "node_lost",
         "node_up",
         "node_updated",
+        "released",
         "retrying",
         "running",
         "stopping",
@@ -364,7 +369,31 @@ def _name_a_holder_that_is_gone(state: State) -> None:
     state.put_blob(BlobRecord(BlobRef("ab" * 32, 7), ("n77",)))
 
 
+def _wait_for_what_has_ended(state: State) -> None:
+    task = state.tasks[2]
+    state.replace_task(task, replace(task, after=(Dependency(77),)))
+
+
+def _wait_while_it_runs(state: State) -> None:
+    task = state.tasks[1]
+    state.replace_task(task, replace(task, after=(Dependency(2),)))
+
+
+def _wait_twice(state: State) -> None:
+    task = state.tasks[2]
+    after = (Dependency(1), Dependency(1, condition=Condition.ANY))
+    state.tasks.put(2, replace(task, after=after))
+
+
+def _let_someone_wait_behind_the_indexes(state: State) -> None:
+    state.tasks.put(2, replace(state.tasks[2], after=(Dependency(1),)))
+
+
 SABOTAGE = {
+    "DependenciesUnmet: .* has ended": _wait_for_what_has_ended,
+    "DependenciesUnmet: t1 waits": _wait_while_it_runs,
+    "DependenciesUnmet: t2 waits twice": _wait_twice,
+    "IndexesDerived: .*dependents": _let_someone_wait_behind_the_indexes,
     "MembersUnique: two members have one address": _share_an_address,
     "MembersUnique: .* is a member": _let_a_removed_store_stay,
     "MembersUnique: .* takes work": _let_a_removed_node_take_work,

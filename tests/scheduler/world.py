@@ -13,14 +13,17 @@ from raftd.scheduler.commands import (
     Batch,
     Cancel,
     Command,
+    GraphTask,
     Header,
     MarkStopping,
     NodeLost,
     Occupy,
     RegisterNode,
+    Retry,
     SetEligibility,
     SetLabels,
     Submit,
+    SubmitGraph,
     Vacate,
 )
 from raftd.scheduler.effects import Effect
@@ -30,6 +33,7 @@ from raftd.scheduler.model import (
     Attempt,
     AttemptOutcome,
     BlobRef,
+    Dependency,
     Eligibility,
     FencingToken,
     Genesis,
@@ -80,10 +84,20 @@ def registration(
     )
 
 
-def submission(request_id: str, spec: TaskSpec, array: ArraySpec | None = None) -> Submit:
-    return Submit(
-        request_id, requests.request_digest(spec, array), requests.created_ms(request_id), spec, array
-    )
+def submission(
+    request_id: str, spec: TaskSpec, array: ArraySpec | None = None, after: tuple[Dependency, ...] = ()
+) -> Submit:
+    digest = requests.request_digest(spec, array, after)
+    return Submit(request_id, digest, requests.created_ms(request_id), spec, array, after)
+
+
+def graph(request_id: str, *tasks: GraphTask, max_failures: int = 0) -> SubmitGraph:
+    digest = requests.graph_digest("graph", tasks, max_failures)
+    return SubmitGraph(request_id, digest, requests.created_ms(request_id), "graph", tasks, max_failures)
+
+
+def resubmission(request_id: str, task_id: int) -> Retry:
+    return Retry(task_id, request_id, requests.retry_digest(task_id), requests.created_ms(request_id))
 
 
 class World:
@@ -155,7 +169,7 @@ class World:
         assert isinstance(reply, Registered), reply
         return reply
 
-    def accept(self, submit: Submit) -> Accepted:
+    def accept(self, submit: Submit | SubmitGraph | Retry) -> Accepted:
         reply = self.do(submit)
         assert isinstance(reply, Accepted), reply
         return reply
@@ -183,6 +197,11 @@ class World:
             slots=slots,
         )
         return self.accept(submission(request_id or self.new_request_id(), spec)).first_task_id
+
+    def submit_after(self, *after: Dependency, count: int = 0, max_failures: int = 0) -> Accepted:
+        """Submit one task, or an array of them, that comes after others."""
+        array = ArraySpec(0, count - 1, max_failures) if count else None
+        return self.accept(submission(self.new_request_id(), TaskSpec("noop"), array, after))
 
     def submit_array(self, count: int, *, max_failures: int = 0, retries: int = 0) -> Accepted:
         spec = TaskSpec("render-tile", args=("{}",), retries=retries)
