@@ -6,8 +6,10 @@ What may live here: how a name, an address and a token become `Endpoints`, for t
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from raftctl import client
+from raftctl.client.calls import PATIENCE_S
 from raftctl.cluster.layout import load_endpoints
 from raftctl.context import Invocation, resolve_cluster
 from raftctl.endpoints import Endpoints
@@ -68,8 +70,10 @@ class AsyncClient(client.AsyncClient):
         address: str | None = None,
         token: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        super().__init__(find_endpoints(cluster, address, token), timeout_s=timeout_s)
+        """Finds the cluster as `find_endpoints` says; raises what it does."""
+        super().__init__(find_endpoints(cluster, address, token), timeout_s=timeout_s, patience_s=patience_s)
 
 
 class Client(client.Client):
@@ -82,8 +86,31 @@ class Client(client.Client):
         address: str | None = None,
         token: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        super().__init__(find_endpoints(cluster, address, token), timeout_s=timeout_s)
+        """Finds the cluster as `find_endpoints` says; raises what it does."""
+        super().__init__(find_endpoints(cluster, address, token), timeout_s=timeout_s, patience_s=patience_s)
+
+
+class RaftExecutor(client.RaftExecutor):
+    """An executor on a cluster by name: ``with RaftExecutor() as executor: executor.map(fn, xs)``."""
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        cluster: str | None = None,
+        address: str | None = None,
+        token: str | None = None,
+        patience_s: float = PATIENCE_S,
+        **options: Any,
+    ) -> None:
+        """Finds the cluster as `find_endpoints` says, and raises what it does; the rest is `client.RaftExecutor`'s."""
+        if max_workers is not None and max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        super().__init__(
+            find_endpoints(cluster, address, token), max_workers, patience_s=patience_s, **options
+        )
 
 
 def connect(asked: Invocation, *, timeout_s: float | None = None) -> AsyncClient:

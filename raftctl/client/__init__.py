@@ -1,7 +1,7 @@
 """The SDK: a client that finds the leader, remembers it and retries with the same request id.
 
-This package knows a cluster only by its `raftctl.endpoints.Endpoints`. ``raftctl.Client`` and
-``raftctl.AsyncClient`` are these clients with a cluster's name in front. Names are looked up when they are
+This package knows a cluster only by its `raftctl.endpoints.Endpoints`. ``raftctl.Client``, ``raftctl.AsyncClient``
+and ``raftctl.RaftExecutor`` are these classes with a cluster's name in front. Names are looked up when they are
 used: importing the package costs nothing.
 """
 
@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raftctl.client.async_client import AsyncClient
+    from raftctl.client.executor import RaftExecutor
     from raftctl.client.sync_client import Client
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "Client", "RaftExecutor"]
 
-_HOMES = {"AsyncClient": "raftctl.client.async_client", "Client": "raftctl.client.sync_client"}
+_HOMES = {
+    "AsyncClient": "raftctl.client.async_client",
+    "Client": "raftctl.client.sync_client",
+    "RaftExecutor": "raftctl.client.executor",
+}
 
 
 def __getattr__(name: str) -> Any:

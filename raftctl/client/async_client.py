@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from grpc import aio
 
@@ -21,7 +21,10 @@ from raftctl.client import errors, overview, wire
 from raftctl.client import models as m
 from raftctl.client import nodes as n
 from raftctl.client.administration import Administration
+from raftctl.client.caller import AsyncCaller
+from raftctl.client.calls import MAX_IN_FLIGHT, PATIENCE_S, Calls
 from raftctl.client.channel import Router, Stubs
+from raftctl.client.futures import Future
 from raftctl.client.overview import ClusterView
 from raftctl.client.request_ids import new_request_id
 from raftctl.client.submitter import Submitter
@@ -38,14 +41,29 @@ PAGE_COUNT = 500
 READS_AT_ONCE = 16
 
 
-class AsyncClient:
+class AsyncClient(AsyncCaller):
     """A cluster, seen from outside. Use it as ``async with AsyncClient(...) as client``.
 
     Every call finds the leader by itself, is repeated until `timeout_s` has passed when it may still succeed,
     and raises a `raftctl.client.errors.ClientError` otherwise.
     """
 
-    def __init__(self, endpoints: Endpoints, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        patience_s: float = PATIENCE_S,
+        max_in_flight: int = MAX_IN_FLIGHT,
+    ) -> None:
+        """Knows a cluster; connects when it is first asked.
+
+        Args:
+            timeout_s: how long one question is repeated before it fails.
+            patience_s: how long nobody may answer before the futures of calls are given up.
+            max_in_flight: how many calls may be in the cluster at a time; further ones wait in this process.
+        """
+        super().__init__(Calls(self, max_in_flight=max_in_flight, patience_s=patience_s))
         self._router = Router(endpoints)
         self._timeout_s = timeout_s
         self.cluster = endpoints.cluster  # its name; empty when only addresses are known
@@ -63,7 +81,8 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Closes the connections; futures that have not ended fail, their tasks go on."""
+        await self._calls.close()
         await self._submitter.close()
         await self._router.close()
 
@@ -100,10 +119,20 @@ class AsyncClient:
         answer = await self._call(lambda s: s.scheduler.Submit, request, timeout_s)
         return [wire.accepted(reply) for reply in answer.replies]
 
-    async def cancel(self, *ids: str) -> list[m.Cancelled]:
-        """Cancels tasks and jobs: pending ones at once, running ones by TERM and then KILL."""
-        answer = await self._call(lambda s: s.scheduler.Cancel, pb.CancelRequest(ids=ids))
-        return [wire.cancelled(reply) for reply in answer.replies]
+    async def cancel(self, *work: str | Future[Any]) -> list[m.Cancelled]:
+        """Cancels tasks, jobs and calls: pending ones at once, running ones by TERM and then KILL."""
+        ids = [one if isinstance(one, str) else one.task_id for one in work]
+        unsent = {id(one): one.cancel() for one in work if not isinstance(one, str) and one.task_id is None}
+        request = pb.CancelRequest(ids=[one for one in ids if one is not None])
+        replies = iter(
+            (await self._call(lambda s: s.scheduler.Cancel, request)).replies if request.ids else ()
+        )
+        return [
+            m.Cancelled("", m.TaskState.CANCELLED, int(unsent[id(one)]), None)
+            if id(one) in unsent
+            else wire.cancelled(next(replies))
+            for one in work
+        ]
 
     # --- read ---------------------------------------------------------------------------------------------------------
 

@@ -20,13 +20,20 @@ What may live here: exception classes and the table from wire codes to them. No 
     ├── Refused                                                                               exit 1
     │   ├── Unauthenticated  WrongIdentity  FaultInjectionOff
     ├── TaskFailed                      a result was asked for and there is none              exit 5
+    │   ├── TaskCancelled               ... for it was cancelled; also a concurrent.futures.CancelledError
     ├── WaitTimedOut                    the task goes on                                      exit 124
+    ├── ResultUnreadable                what a call returned cannot be unpickled here         exit 1
+    ├── ClientClosed                    the client was closed first; the task goes on         exit 1
     └── BlobDamaged                     bytes do not have the digest that they were asked by  exit 1
+
+    Unavailable, concurrent.futures.BrokenExecutor
+    └── ClusterLost                     nobody has answered for so long that futures were given up
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, CancelledError
 from typing import ClassVar
 
 from raftctl.errors import ExitCode, RaftctlError
@@ -267,6 +274,24 @@ class TaskFailed(ClientError):
     """The task that a result was asked of failed or was cancelled."""
 
     exits_with = ExitCode.TASK_FAILED
+
+
+class TaskCancelled(TaskFailed, CancelledError):
+    """The task was cancelled after it had begun."""
+
+
+class ClusterLost(Unavailable, BrokenExecutor):
+    """No node has answered for so long that the futures of a client were given up; their tasks may go on."""
+
+    code = ""
+
+
+class ResultUnreadable(ClientError):
+    """What a call returned or raised cannot be unpickled in this process."""
+
+
+class ClientClosed(ClientError):
+    """The client was closed before the call ended; its task goes on."""
 
 
 class WaitTimedOut(ClientError):

@@ -15,27 +15,42 @@ from typing import Any, Self, TypeVar
 from raftctl.client import models as m
 from raftctl.client import nodes as n
 from raftctl.client.async_client import DEFAULT_TIMEOUT_S, AsyncClient
+from raftctl.client.caller import Caller
+from raftctl.client.calls import MAX_IN_FLIGHT, PATIENCE_S
+from raftctl.client.futures import Future
 from raftctl.client.overview import ClusterView
 from raftctl.endpoints import Endpoints
 
 T = TypeVar("T")
 
 
-class Client:
+class Client(Caller):
     """A cluster, seen from outside; safe to use from several threads. Use it as ``with Client(...) as client``.
 
     Every method is that of `AsyncClient` of the same name, with its errors.
     """
 
-    def __init__(self, endpoints: Endpoints, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        patience_s: float = PATIENCE_S,
+        max_in_flight: int = MAX_IN_FLIGHT,
+    ) -> None:
+        """See `AsyncClient`."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="raftctl-client", daemon=True)
         self._thread.start()
 
         async def connect() -> AsyncClient:
-            return AsyncClient(endpoints, timeout_s=timeout_s)
+            return AsyncClient(
+                endpoints, timeout_s=timeout_s, patience_s=patience_s, max_in_flight=max_in_flight
+            )
 
         self._client = self._run(connect())
+        super().__init__(self._client.calls)
+        self._calls.attach(self._loop)
         self.cluster = endpoints.cluster  # its name; empty when only addresses are known
 
     def __enter__(self) -> Self:
@@ -51,6 +66,7 @@ class Client:
         if self._loop.is_closed():
             return
         self._run(self._client.close())
+        self._calls.join()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -86,9 +102,27 @@ class Client:
         """See `AsyncClient.submit_many`."""
         return self._run(self._client.submit_many(submissions))
 
-    def cancel(self, *ids: str) -> list[m.Cancelled]:
+    def cancel(self, *work: str | Future[Any]) -> list[m.Cancelled]:
         """See `AsyncClient.cancel`."""
-        return self._run(self._client.cancel(*ids))
+        return self._run(self._client.cancel(*work))
+
+    def gather(
+        self,
+        futures: Iterable[Future[Any]],
+        *,
+        return_exceptions: bool = False,
+        timeout_s: float | None = None,
+    ) -> list[Any]:
+        """See `AsyncClient.gather`."""
+        return self._run(
+            self._client.gather(futures, return_exceptions=return_exceptions, timeout_s=timeout_s)
+        )
+
+    def as_completed(
+        self, futures: Iterable[Future[T]], *, timeout_s: float | None = None
+    ) -> Iterator[Future[T]]:
+        """See `AsyncClient.as_completed`."""
+        return self._iterate(self._client.as_completed(futures, timeout_s=timeout_s))
 
     def task(self, task_id: str, *, stale: bool = False) -> m.Task:
         """See `AsyncClient.task`."""

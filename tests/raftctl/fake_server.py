@@ -74,6 +74,7 @@ class FakeCluster:
         self.changed = threading.Condition()
         self.tasks: dict[str, scheduler_pb2.Task] = {}
         self.jobs: dict[str, list[str]] = {}
+        self.payloads: dict[str, bytes] = {}
         self.by_request: dict[str, scheduler_pb2.Accepted] = {}
         self.changes: list[scheduler_pb2.Change] = []
         self.forgotten_before = 0  # changes with a lower index are gone
@@ -146,6 +147,8 @@ class FakeCluster:
         """A task ends on n2, with a result."""
         with self.changed:
             task = self.tasks[task_id]
+            if task.state in _ENDED:
+                return
             task.state = state
             task.reason = reason
             task.finished_at_ms = 1_700_000_002_000
@@ -167,7 +170,7 @@ class FakeCluster:
                 self.blobs[digest] = blob
                 task.result.blob.digest = digest
                 task.result.blob.size_bytes = len(blob)
-            elif inline is not None and state == scheduler_pb2.TASK_STATE_SUCCEEDED:
+            elif inline is not None and (inline or state == scheduler_pb2.TASK_STATE_SUCCEEDED):
                 task.result.inline = inline
             self._change(scheduler_pb2.TaskState.Name(state).removeprefix("TASK_STATE_").lower(), task)
 
@@ -226,6 +229,7 @@ class FakeCluster:
         if index is not None:
             task.array_index = index
         self.tasks[task.task_id] = task
+        self.payloads[task.task_id] = submission.payload
         self._change("submitted", task)
         return task.task_id
 
