@@ -60,7 +60,12 @@ def init(
     store_id: Annotated[
         str | None, typer.Option(help="With --join: 16 hex digits that no store ever had. [default: random]")
     ] = None,
-    segment_bytes: Annotated[int, typer.Option(help="Size of the first log segment.")] = 16 * 1024 * 1024,
+    segment_bytes: Annotated[
+        int | None, typer.Option(help="Size of the first log segment. [default: as for run]")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The TOML file that the node will run with: its segment_bytes counts.")
+    ] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="plain or json.")] = "plain",
 ) -> None:
     """Make a node's data directory: a founder's, or (--join) that of a node that will be let into a cluster.
@@ -69,6 +74,7 @@ def init(
     store id, printed, is what `raftctl node add` lets in.
     """
     from raftd import founding
+    from raftd.config import load
 
     if output not in ("plain", "json"):
         raise ConfigError(f"--output {output} is neither plain nor json")
@@ -81,10 +87,11 @@ def init(
             "a founder is named among the --member options, with its store id",
             try_="--member NAME=STORE_ID@HOST:PORT for each founder, or --join",
         )
+    settings = load({"data_dir": data_dir, "segment_bytes": segment_bytes}, os.environ, config)
     if join:
-        store = f"{founding.join(data_dir, name, cluster_id, store_id, segment_bytes):016x}"
+        store = f"{founding.join(data_dir, name, cluster_id, store_id, settings.segment_bytes):016x}"
     else:
-        store = f"{founding.found(data_dir, name, cluster_id, member or (), segment_bytes):016x}"
+        store = f"{founding.found(data_dir, name, cluster_id, member or (), settings.segment_bytes):016x}"
     if output == "json":
         typer.echo(json.dumps({"data_dir": str(data_dir), "name": name, "store_id": store, "joins": join}))
     elif join:

@@ -279,7 +279,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
     sources: dict[str, str] = {}
 
     def take(key: str, value: Any, source: str) -> None:
-        values[key] = _PARSERS[key](source, value)
+        values[key] = parsed(key, source, value)
         sources[key] = source
 
     if file is not None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raftd.codec.genesis import encode_genesis
-from raftd.config import fixed_address, hex_id, parsed
+from raftd.config import fixed_address, hex_id
 from raftd.errors import ConfigError
 from raftd.raft.types import Entry, EntryType, HardState
 from raftd.scheduler.model import Genesis, Member
@@ -41,7 +41,6 @@ def found(data_dir: Path, name: str, cluster_id: str, members: Sequence[str], se
         ConfigError: the words make no cluster.
         StorageError: the directory is in use, or the disk failed.
     """
-    segment_bytes = parsed("segment_bytes", "--segment-bytes", segment_bytes)
     genesis = Genesis(hex_id("cluster id", cluster_id), FIRST_EPOCH, tuple(_member(word) for word in members))
     _check(genesis)
     mine = next((member for member in genesis.members if member.name == name), None)
@@ -74,7 +73,6 @@ def join(data_dir: Path, name: str, cluster_id: str, store_id: str | None, segme
         ConfigError: the words make no node.
         StorageError: the directory is in use, or the disk failed.
     """
-    segment_bytes = parsed("segment_bytes", "--segment-bytes", segment_bytes)
     if not re.fullmatch(_NAME, name):
         raise ConfigError(
             f"--name {name!r} is no name: letters, digits, dots, dashes and underscores, at most 64"

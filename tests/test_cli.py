@@ -153,6 +153,30 @@ def test_a_segment_has_the_bounds_that_run_knows(raftd: Raftd, tmp_path: Path, s
     assert not (tmp_path / "data").exists()
 
 
+def test_the_first_segment_is_as_the_settings_file_has_it(
+    raftd: Raftd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "raftd.toml"
+    config.write_text("segment_bytes = 131072\nslots = 3\n")
+    founding = [*init(tmp_path / "founder")[:-2], "--config", str(config)]
+    for words, path, size in (
+        (founding, tmp_path / "founder", 131072),
+        ([*joining(tmp_path / "joins")[:-2], "--config", str(config)], tmp_path / "joins", 131072),
+        ([*init(tmp_path / "flag"), "--config", str(config)], tmp_path / "flag", 65536),
+    ):
+        assert raftd(*words)[0] == 0
+        (segment,) = (path / "log").iterdir()
+        assert segment.stat().st_size == size
+    monkeypatch.setenv("RAFTD_SEGMENT_BYTES", "196608")
+    assert raftd(*init(tmp_path / "variable")[:-2])[0] == 0
+    (segment,) = (tmp_path / "variable" / "log").iterdir()
+    assert segment.stat().st_size == 196608
+    config.write_text("segment_bites = 131072\n")
+    code, _, err = raftd(*init(tmp_path / "wrong")[:-2], "--config", str(config))
+    assert (code, "unknown setting 'segment_bites'" in err) == (2, True)
+    assert not (tmp_path / "wrong").exists()
+
+
 def test_a_second_init_changes_nothing(raftd: Raftd, tmp_path: Path) -> None:
     assert raftd(*init(tmp_path / "data"))[0] == 0
     before = sorted(

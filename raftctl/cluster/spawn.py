@@ -80,6 +80,8 @@ class RaftdCommand:
     ) -> list[str]:
         """``raftd init``: every founding node gets the same list of members, one that is to join gets none."""
         identity = [f"--name={node.name}", f"--cluster-id={record.cluster_id}"]
+        if record.options.config is not None:
+            identity.append(f"--config={directory.config_file}")
         if not node.joined:
             joining = ["--join", f"--store-id={node.store_id}"]
             return ["init", f"--data-dir={directory.data(node.name)}", *identity, *joining]

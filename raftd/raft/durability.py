@@ -40,6 +40,10 @@ class Durability:
             if hard_state is not None:
                 self.term, self.vote = hard_state.term, hard_state.vote
 
+    def oldest_tick(self) -> int | None:
+        """When the oldest Ready that is not durable was handed out; None if there is none."""
+        return self._outstanding[0].tick if self._outstanding else None
+
     def oldest_append_tick(self) -> int | None:
         """When the oldest append that is not durable was handed out; None if there is none."""
         return next((write.tick for write in self._outstanding if write.has_entries), None)

@@ -20,7 +20,7 @@ def tick(state: RaftState) -> None:
 def campaign(state: RaftState) -> None:
     """Stand for election, or first ask whether that would succeed. Nothing happens where the node may not."""
     # The timer is left alone where it may not: were it reset, a dead leader's lease would seem to go on.
-    if not _may_campaign(state) or state.is_promised():
+    if not _may_campaign(state) or state.is_promised() or _disk_stands_still(state):
         return
     if state.config.pre_vote:
         _become_pre_candidate(state)
@@ -38,8 +38,19 @@ def _may_campaign(state: RaftState) -> bool:
     )
 
 
+def _disk_stands_still(state: RaftState) -> bool:
+    """Whether a write has been with this node's disk for a whole election timeout: its own vote would wait behind it.
+
+    Who stood all the same would raise its term with every timeout, and could be elected in none of them.
+    """
+    since = state.durability.oldest_tick()
+    return since is not None and state.ticks - since >= state.config.election_ticks
+
+
 def handle_timeout_now(state: RaftState) -> None:
     """The leader of this term hands over: stand at once, without asking first (thesis §3.10)."""
+    if _disk_stands_still(state):
+        return  # by the time that the disk has the vote, the leader will have gone on leading
     state.transfer_told = True
     state.trace(Event.TOLD_TO_STAND)
     campaign_if_told(state)
@@ -101,6 +112,9 @@ def own_vote_durable(state: RaftState) -> None:
     """A candidate votes for itself like any other voter: when the disk says that it has."""
     durability = state.durability
     if durability.term == state.term and durability.vote == state.id:
+        if state.election_elapsed >= state.election_timeout:
+            # The others are asked only now: they must have the time to answer.
+            state.reset_election_timer()
         _count(state, state.tracker.record_vote(state.id, granted=True))
 
 

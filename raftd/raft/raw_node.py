@@ -71,8 +71,8 @@ class RawNode:
         core.step(self.state, message)
 
     def campaign(self) -> None:
-        """Stand for election now. Nothing happens on a leader, on a node that may not vote, or while a committed
-        CONFIGURATION or CONF_CHANGE entry is not applied."""
+        """Stand for election now. Nothing happens on a leader, on a node that may not vote, while a committed
+        CONFIGURATION or CONF_CHANGE entry is not applied, or while the disk stands still."""
         election.campaign(self.state)
 
     def propose(self, data: bytes) -> Proposed:

@@ -160,6 +160,19 @@ MUTANTS = (
         tests=("tests/raft/test_durability.py", "tests/raft/test_elections.py"),
     ),
     Mutant(
+        "stand with a disk that stands still",
+        "who cannot write its own vote does not raise the term again and again",
+        (
+            Edit(
+                ELECTION,
+                "return since is not None and state.ticks - since >= state.config.election_ticks",
+                "return False",
+            ),
+        ),
+        checks=(TESTS,),
+        tests=("tests/raft/test_durability.py",),
+    ),
+    Mutant(
         "fall behind the own log after a torn write",
         "the term is never lower than the last entry's",
         (Edit(STATE, "self.term = max(hard_state.term, self.log.last_term)", "self.term = hard_state.term"),),

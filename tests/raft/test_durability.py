@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from raftd.raft.messages import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
+from raftd.raft.messages import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply, TimeoutNow
 from raftd.raft.types import Configuration, Entry, EntryType, HardState, InvariantViolation, Role
 from tests.raft.cluster import Cluster
 from tests.raft.memory_log import log_of
@@ -57,8 +57,8 @@ def test_a_candidate_counts_its_own_vote_only_when_it_is_durable() -> None:
 def test_an_own_vote_of_an_earlier_term_elects_nobody() -> None:
     peer = slow(configuration=ONE, pre_vote=False)
     peer.campaign()
-    peer.tick(20)
-    assert len(peer.pending) > 1
+    peer.campaign()
+    assert len(peer.pending) == 2
     peer.persist()
     assert peer.raw.status().role is Role.CANDIDATE
     while peer.pending:
@@ -260,3 +260,62 @@ def test_the_host_cannot_attest_a_ready_that_it_never_took() -> None:
 def test_the_host_cannot_apply_what_was_not_handed_out() -> None:
     with pytest.raises(InvariantViolation, match="handed out"):
         Peer(1, THREE, log=log_of(1)).raw.applied(1)
+
+
+@pytest.mark.parametrize("pre_vote", [False, True])
+@pytest.mark.parametrize("configuration", [ONE, THREE])
+def test_nobody_stands_again_and_again_while_its_disk_takes_no_vote(
+    configuration: Configuration, pre_vote: bool
+) -> None:
+    peer = slow(configuration=configuration, pre_vote=pre_vote)
+    peer.step(append(1, 0, 0, 1, sender=2))
+    assert peer.tick(200) == []
+    assert (peer.role, peer.term) == (Role.FOLLOWER, 1), "its disk has not even taken the append"
+    peer.persist()
+    assert peer.work() == [AppendEntriesReply(1, 2, 1, True, match_index=1)]
+    peer.raw.tick()
+    assert peer.role is not Role.FOLLOWER, "its timer has long run out: it stands as soon as its disk goes on"
+
+
+def test_a_candidate_waits_in_its_term_until_its_disk_has_its_vote() -> None:
+    single = slow(configuration=ONE)
+    single.tick(200)
+    assert (single.role, single.term) == (Role.CANDIDATE, 1)
+    single.persist()
+    assert single.role is Role.LEADER
+
+    peer = slow(pre_vote=False)
+    peer.tick(200)
+    peer.persist()
+    asked = peer.work() + peer.tick(9)
+    assert [(message.receiver, message.term) for message in asked] == [(2, 1), (3, 1)], (
+        "they have time to answer"
+    )
+    peer.tick(1)
+    assert peer.term == 2
+
+
+def test_a_single_voter_whose_disk_stalls_leads_on_in_the_next_term_when_it_goes_on() -> None:
+    peer = slow(configuration=ONE)
+    peer.campaign()
+    peer.persist()
+    peer.work()
+    peer.tick(200)
+    assert (peer.role, peer.term) == (Role.FOLLOWER, 1)
+    peer.write_through = True
+    peer.work()
+    peer.tick(1)
+    assert (peer.role, peer.term) == (Role.LEADER, 2)
+
+
+def test_a_node_whose_disk_stalls_takes_no_leadership_over() -> None:
+    peer = slow()
+    peer.step(append(1, 0, 0, 1))
+    peer.tick(10)
+    peer.step(TimeoutNow(2, 1, 1))
+    assert (peer.role, peer.term) == (Role.FOLLOWER, 1)
+    peer.persist()
+    peer.work()
+    assert (peer.role, peer.term) == (Role.FOLLOWER, 1), "the leader has gone on leading meanwhile"
+    peer.step(TimeoutNow(2, 1, 1))
+    assert (peer.role, peer.term) == (Role.CANDIDATE, 2)

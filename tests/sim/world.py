@@ -211,6 +211,8 @@ class World:
         return not indexes.count(TaskState.PENDING) and not indexes.count(TaskState.RUNNING)
 
     def _agreed(self) -> bool:
+        # A replacement that was under way may take its last step even now; whoever left with it hears no more.
+        self.operator.retire_strangers()
         return len({(life.raw.state.log.last_index, life.applier.last_applied) for life in self.lives}) == 1
 
     def _kept(self, life: Life) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def value_of(flag: str) -> str:
-    return next(word.partition("=")[2] for word in sys.argv if word.startswith(f"--{flag}="))
+    return next((word.partition("=")[2] for word in sys.argv if word.startswith(f"--{flag}=")), "")
 
 
 def fail(code: int, message: str) -> None:
@@ -33,7 +33,8 @@ def init(data: Path) -> None:
         fail(2, "no store id")
     data.mkdir()
     members = [word for word in sys.argv if word.startswith("--member=")]
-    (data / "identity.json").write_text(json.dumps({"name": value_of("name"), "members": members}))
+    made = {"name": value_of("name"), "members": members, "config": value_of("config")}
+    (data / "identity.json").write_text(json.dumps(made))
 
 
 def run(data: Path) -> None:

@@ -295,6 +295,8 @@ def test_the_settings_file_is_copied_and_part_of_the_bargain(launcher: Launcher,
     config.write_text("tick_ms = 40\n")
     up(launcher, size=1, config=config)
     assert ClusterDirectory("c").config_file.read_text() == "tick_ms = 40\n"
+    made = json.loads((ClusterDirectory("c").data("n1") / "identity.json").read_text())
+    assert made["config"] == str(ClusterDirectory("c").config_file), "what it is made with is in it, too"
     up(launcher, size=1, config=config)
     config.write_text("tick_ms = 60\n")
     with pytest.raises(Conflict, match="another settings file"):
