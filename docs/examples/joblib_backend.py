@@ -24,10 +24,10 @@ class RaftBackend(joblib.parallel.ParallelBackendBase):
         with Client(self.backend_kwargs.get("cluster")) as client:
             return max(1, sum(node.slots for node in client.status().nodes if node.health == "up"))
 
-    def configure(self, n_jobs=1, parallel=None, **options):
-        """Begins a call of `Parallel`."""
+    def configure(self, n_jobs=1, parallel=None, **hints):
+        """Begins a call of `Parallel`. Hints are for pools on one machine: where their memory is, and the like."""
         self.parallel = parallel
-        self._executor = RaftExecutor(**{**self.backend_kwargs, **options})
+        self._executor = RaftExecutor(**self.backend_kwargs)
         return self.effective_n_jobs(n_jobs)
 
     def submit(self, func, callback=None):

@@ -121,7 +121,7 @@ def test_a_call_that_runs_is_ended_by_the_client(client: Client) -> None:
 
 
 def test_a_call_that_kills_its_slot_time_and_again_fails(client: Client) -> None:
-    with pytest.raises(errors.TaskFailed, match="crash"):
+    with pytest.raises(errors.TaskFailed, match="died under it"):
         client.call(os._exit, 3).result(DEADLINE_S)
     assert client.call(abs, -1).result(DEADLINE_S) == 1
 
@@ -136,7 +136,7 @@ def test_a_thousand_calls_share_log_entries(client: Client) -> None:
 def test_a_sweep_goes_on_while_its_leader_dies(cluster: ClusterFactory) -> None:
     made = cluster(3, "--allow", "python")
     program = subprocess.Popen(
-        [sys.executable, str(EXAMPLES / "sweep.py"), "--size", "6", "--steps", "400000"],
+        [sys.executable, str(EXAMPLES / "sweep.py"), "--size", "6", "--steps", "200000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -155,7 +155,7 @@ def test_a_sweep_goes_on_while_its_leader_dies(cluster: ClusterFactory) -> None:
     assert program.wait() == 0
     assert [line.strip() for line in lines[:36]] == [f"{n} of 36" for n in range(1, 37)]
     sweep = load(EXAMPLES / "sweep.py")
-    assert lines[37].split()[:3] == ["i=0.20", *(f"{sweep.peak(0.2, r, 400_000):.1%}" for r in (0.05, 0.07))]
+    assert lines[37].split()[:3] == ["i=0.20", *(f"{sweep.peak(0.2, r, 200_000):.1%}" for r in (0.05, 0.07))]
 
 
 def test_an_executor_finds_the_cluster_and_breaks_when_it_is_gone(

@@ -86,6 +86,26 @@ def test_shutdown_cancels_what_has_not_begun_if_told_to(cluster: FakeCluster, sl
     assert not {thread.name for thread in threading.enumerate() if thread.name.startswith("raftctl")}
 
 
+def wait_for_gate(x: int) -> int:
+    assert gate.wait(DEADLINE_S)
+    return x
+
+
+gate = threading.Event()
+
+
+def test_shutdown_lets_end_what_has_begun(cluster: FakeCluster, slots: FakeSlots) -> None:
+    gate.clear()
+    executor = RaftExecutor(cluster.endpoints, max_workers=5)
+    futures = [executor.submit(wait_for_gate, n) for n in range(50)]
+    wait_until(lambda: sum(future.running() for future in futures) == 2, DEADLINE_S, "both slots have begun")
+    executor.shutdown(wait=False, cancel_futures=True)
+    assert sum(future.cancelled() for future in futures) == 48
+    gate.set()
+    executor.shutdown()
+    assert [future.result() for future in futures if not future.cancelled()] == [0, 1]
+
+
 def test_shutdown_without_waiting_lets_everything_end(cluster: FakeCluster, slots: FakeSlots) -> None:
     slots.hold()
     executor = RaftExecutor(cluster.endpoints)
