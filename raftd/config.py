@@ -347,3 +347,16 @@ def _check(config: Config, sources: Mapping[str, str]) -> None:
         raise ConfigError(
             f"{sources['allow']}: {unknown[0]!r} is not a kind that must be allowed", try_="--allow shell"
         )
+
+
+def read_token(file: Path | None) -> str:
+    """The token in a file; empty without one. Raises ConfigError."""
+    if file is None:
+        return ""
+    try:
+        token = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the token file {file}: {error}") from None
+    if not token or any(not "!" <= character <= "~" for character in token):
+        raise ConfigError(f"the token file {file} holds no token", try_="one line of printable characters")
+    return token

@@ -39,6 +39,7 @@ Broken invariants are not in this tree: they crash the process (see ``raftd.raft
     │   ├── WrongIdentity             wrong cluster, wrong store, wrong node
     │   ├── IncarnationLost           the cluster has given up on this life of the executor
     │   │   └── OldCopy               there was a later one: the data directory is an old copy
+    │   ├── StoreTwice                two processes speak as one store: a data directory was copied
     │   └── FaultInjectionOff
     ├── StorageError                  the disk said no, or says something unknown            exit 1
     └── UnknownFormat                 bytes of a version that this build does not know       exit 1
@@ -298,6 +299,15 @@ class OldCopy(IncarnationLost):
     """
 
     code = "old_copy"
+
+
+class StoreTwice(Refused):
+    """Two processes speak as the same life of one store: the data directory of one is a copy of the other's.
+
+    What one of them has promised the other does not know, so none of them may be that store any more.
+    """
+
+    code = "store_twice"
 
 
 class FaultInjectionOff(Refused):

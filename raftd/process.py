@@ -16,7 +16,7 @@ import sys
 import threading
 
 from raftd.config import Config
-from raftd.errors import ConfigError, OldCopy, RaftdError, StorageError, UnknownFormat
+from raftd.errors import ConfigError, OldCopy, RaftdError, StorageError, StoreTwice, UnknownFormat
 from raftd.storage.directory import DataDirectory
 from raftd.wiring import Server
 
@@ -97,7 +97,7 @@ def end_process(error: BaseException) -> None:
         print(f"try: {error.try_}", file=sys.stderr)
     logging.shutdown()
     sys.stderr.flush()
-    foreign = isinstance(error, StorageError | UnknownFormat | OldCopy)
+    foreign = isinstance(error, StorageError | UnknownFormat | OldCopy | StoreTwice)
     os._exit(STORAGE_EXIT_CODE if foreign else FATAL_EXIT_CODE)
 
 

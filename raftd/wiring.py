@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from raftd.blobs.disk import DiskBlobs
 from raftd.blobs.fetch import Fetcher
 from raftd.blobs.local import LocalBlobs
 from raftd.blobs.replicate import Replicator
-from raftd.config import Config, lease_ms
-from raftd.errors import ConfigError, UnknownKind
+from raftd.config import Config, lease_ms, read_token
+from raftd.errors import ConfigError, OldCopy, StorageError, StoreTwice, UnknownKind
 from raftd.executor.config import ExecutorConfig
 from raftd.executor.executor import Executor
 from raftd.executor.kernel import boottime_ms
@@ -109,7 +109,6 @@ class Server:
         self._directory = directory
         self._fatal = fatal
         identity = directory.identity
-        self._fatal = fatal
         self._start = start = start_of(directory)
         self._started = AsyncExitStack()
         self._handing_over = True
@@ -117,8 +116,9 @@ class Server:
             identity.cluster_id,
             identity.store_id,
             identity.name,
-            _read_token(config.token_file),
+            read_token(config.token_file),
             config.address,
+            secrets.randbits(64),
         )
         self._clock = SystemClock()
         self._cluster_clock = ClusterClock(self._clock)
@@ -160,8 +160,9 @@ class Server:
             self._state,
             self._members,
             self._set_peers,
-            fatal,
+            self._halt,
         )
+        self._network.on_refused = self._roster.refused
         applier.on_effects(self._roster.on_effects)
         applier.on_restored(self._roster.on_restored)
         self._leadership = Leadership(applier, self._clock, self._cluster_clock)
@@ -191,7 +192,8 @@ class Server:
             started.push_async_callback(self.node.stop)
             started.push_async_callback(self.snapshots.close)
             self.node.start(self._leadership, self.snapshots)
-            for work in (self._roster.run(), self.membership.run()):
+            knocking = self._network.knock_while(lambda: not self.node.leader)
+            for work in (self._roster.run(), self.membership.run(), knocking):
                 task = asyncio.create_task(work)
                 task.add_done_callback(self._on_ended)
                 started.push_async_callback(_cancel, task)
@@ -213,7 +215,7 @@ class Server:
     async def removed(self) -> None:
         """Return when this node was removed from the cluster, and has had the time to say that it knows.
 
-        Raises StoreRemoved: it had been, before it started.
+        Raises StoreRemoved: it had been, before it started or while it could not hear of it.
         """
         await self._roster.removed(self._directory.recovered.hard_state.commit)
         await asyncio.sleep(REMOVED_GRACE_S)
@@ -235,6 +237,15 @@ class Server:
     def slots_ready(self) -> bool:
         """Every slot process is warm, and the executor is attached to a leader."""
         return bool(self._executor.attached_to) and self._executor.slots_ready == self._config.slots
+
+    def _halt(self, error: BaseException) -> None:
+        """This node must not go on; where its store is not the only one of its kind, it must never again."""
+        if isinstance(error, OldCopy | StoreTwice):
+            try:
+                self._directory.condemn(error.message)
+            except StorageError as failure:
+                log.error("%s", failure.message)
+        self._fatal(error)
 
     def _on_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -324,7 +335,7 @@ class Server:
             transport=GrpcAttachTransport(self._caller),
             results=results,
             blobs=results,
-            fatal=self._fatal,
+            fatal=self._halt,
         )
 
     def _services(self) -> Services:
@@ -436,15 +447,3 @@ def _log_in_memory(directory: DataDirectory, kept_entries: int) -> LogStore:
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def _read_token(file: Path | None) -> str:
-    if file is None:
-        return ""
-    try:
-        token = file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the token file {file}: {error}") from None
-    if not token or any(not "!" <= character <= "~" for character in token):
-        raise ConfigError(f"the token file {file} holds no token", try_="one line of printable characters")
-    return token

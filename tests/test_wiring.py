@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import grpc
 import pytest
 
 from raftd.config import Config
-from raftd.errors import ConfigError, StoreRemoved, Unavailable
+from raftd.errors import ConfigError, StoreRemoved, StoreTwice, Unavailable
 from raftd.executor.executor import Executor
 from raftd.founding import found, join
 from raftd.pb import scheduler_pb2 as pb
 from raftd.pb.scheduler_pb2_grpc import SchedulerStub
 from raftd.storage.directory import DataDirectory
+from raftd.storage.errors import Condemned
 from raftd.wiring import Server
 from tests.services.hosts import channel_to, failure_of, run
 from tests.support import eventually, free_ports
@@ -233,6 +236,22 @@ def test_a_node_joins_over_the_wire_votes_executes_takes_over_and_is_removed(
     run(scenario())
 
 
+def test_a_learner_that_was_removed_while_it_was_down_ends_when_the_others_refuse_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        first, second = founded(tmp_path, 1), joined(tmp_path, 2)
+        async with running(first) as (founder, _):
+            await eventually(lambda: founder.node.leads, 30, "it leads")
+            async with running(second) as (newcomer, _):
+                await founder.membership.add("n2", 2, second.address, learner=True, replaces="", timeout=20)
+                await eventually(lambda: newcomer.node.configuration.learners == (2,), 30, "it knows")
+            await founder.membership.remove("n2", timeout=20)
+            async with running(second) as (again, _):
+                with pytest.raises(StoreRemoved, match="n2, store 0000000000000002, was removed"):
+                    await asyncio.wait_for(again.removed(), 30)
+
+    run(scenario())
+
+
 def test_a_compacted_log_is_not_taken_into_memory_again(tmp_path: Path) -> None:
     """Its segment is purged only as a whole, and holds the old entries still."""
 
@@ -277,5 +296,33 @@ def test_an_old_copy_of_a_data_directory_does_not_go_on(tmp_path: Path) -> None:
         await eventually(lambda: bool(ended), 30, "it notices")
         await asyncio.wait_for(server.stop(), 30)
         assert "is an old copy" in str(ended[0])
+        with pytest.raises(Condemned, match="must not be used any more: this data directory is an old copy"):
+            opened(config)
+
+    run(scenario())
+
+
+def test_a_copy_that_is_exactly_one_life_old_does_not_go_on_nor_start_again(tmp_path: Path) -> None:
+    """Its incarnation and its address are those of the life that it has missed."""
+
+    async def scenario() -> None:
+        first, second = founded(tmp_path, 1), joined(tmp_path, 2)
+        async with running(first) as (founder, _):
+            await eventually(lambda: founder.node.leads, 30, "it leads")
+            async with running(second) as (newcomer, _):
+                await founder.membership.add("n2", 2, second.address, learner=True, replaces="", timeout=20)
+                await eventually(lambda: newcomer.slots_ready, 30, "it executes")
+            copy = replace(second, data_dir=tmp_path / "copy")
+            shutil.copytree(second.data_dir, copy.data_dir)
+            async with running(second) as (newcomer, _):
+                await eventually(lambda: newcomer.slots_ready, 30, "its next life")
+            ended: list[BaseException] = []
+            server = Server(copy, opened(copy), ended.append)
+            await server.start()
+            await eventually(lambda: ended, 30, "it is refused")
+            await asyncio.wait_for(server.stop(), 30)
+            assert isinstance(ended[0], StoreTwice)
+            with pytest.raises(Condemned, match="a copy of the other's"):
+                opened(copy)
 
     run(scenario())

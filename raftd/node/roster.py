@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from raftd.errors import StorageError, StoreRemoved
+from raftd.errors import OldCopy, RaftdError, StoreRemoved, StoreTwice
 from raftd.node.members import Members, MemberView
 from raftd.scheduler.effects import Effect, MembersChanged, NodeChanged
 from raftd.scheduler.state import State
@@ -50,6 +50,7 @@ class Roster:
         self._wake = asyncio.Event()
         self._removed = asyncio.Event()
         self._removed_at = 0
+        self._refusal: StoreRemoved | None = None
 
     async def removed(self, known: int = 0) -> None:
         """Return when this node has been removed from the cluster.
@@ -58,14 +59,30 @@ class Roster:
             known: up to this entry, this node's own log knew what is committed when it started.
 
         Raises:
-            StoreRemoved: it had been removed before.
+            StoreRemoved: it had been removed before, or while it could not hear of it.
         """
         await self._removed.wait()
+        if self._refusal is not None:
+            raise self._refusal
         if 0 < self._removed_at <= known:
             raise StoreRemoved(
                 f"{self._name}, store {self._store_id:016x}, was removed from its cluster",
                 try_="bring the node back with a new data directory: raftd init --join",
             )
+
+    def refused(self, error: RaftdError) -> None:
+        """A peer takes nothing from this node.
+
+        One that says "removed" is enough: it is of this cluster and the store that was meant, or it would have said
+        that first, and no store that was removed comes back. So is one that has heard a copy. Everything else may be
+        that one's own mistake.
+        """
+        if isinstance(error, OldCopy | StoreTwice):
+            self._on_fatal(error)
+        if isinstance(error, StoreRemoved) and not self._removed.is_set():
+            log.warning("a peer says: %s", error.message)
+            self._refusal = error
+            self._removed.set()
 
     @property
     def is_removed(self) -> bool:
@@ -107,7 +124,7 @@ class Roster:
             and node.incarnation > (mine := self._incarnation())
         ):
             self._on_fatal(
-                StorageError(
+                OldCopy(
                     f"this data directory is an old copy: the cluster knows incarnation {node.incarnation} of store "
                     f"{self._store_id:016x}, this directory has given out {mine}",
                     try_="what it promised since is lost: remove the node, and let it join with a new directory",

@@ -24,47 +24,47 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18raftd/pb/consensus.proto\x12\x08raftd.v1\"\xb4\x01\n\nPeerHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\x12\x17\n\x0fsender_store_id\x18\x02 \x01(\x06\x12\x13\n\x0bsender_name\x18\x03 \x01(\t\x12\x1a\n\x12sender_incarnation\x18\x04 \x01(\x04\x12\x19\n\x11receiver_store_id\x18\x05 \x01(\x06\x12\x15\n\rreceiver_name\x18\x06 \x01(\t\x12\x16\n\x0esender_address\x18\x07 \x01(\t\"Z\n\tPeerBatch\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.raftd.v1.PeerHeader\x12\'\n\x08messages\x18\x02 \x03(\x0b\x32\x15.raftd.v1.PeerMessage\"\x0e\n\x0cStreamClosed\"\x8f\x01\n\rSnapshotChunk\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.raftd.v1.PeerHeader\x12+\n\x0c\x61nnouncement\x18\x02 \x01(\x0b\x32\x15.raftd.v1.PeerMessage\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x05 \x01(\x07\"\x12\n\x10SnapshotReceived\"\x12\n\x10ReadIndexRequest\"\"\n\x11ReadIndexResponse\x12\r\n\x05index\x18\x01 \x01(\x04\"\xa6\x03\n\x0bPeerMessage\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12-\n\x0crequest_vote\x18\x02 \x01(\x0b\x32\x15.raftd.v1.RequestVoteH\x00\x12\x38\n\x12request_vote_reply\x18\x03 \x01(\x0b\x32\x1a.raftd.v1.RequestVoteReplyH\x00\x12\x31\n\x0e\x61ppend_entries\x18\x04 \x01(\x0b\x32\x17.raftd.v1.AppendEntriesH\x00\x12<\n\x14\x61ppend_entries_reply\x18\x05 \x01(\x0b\x32\x1c.raftd.v1.AppendEntriesReplyH\x00\x12\x35\n\x10install_snapshot\x18\x06 \x01(\x0b\x32\x19.raftd.v1.InstallSnapshotH\x00\x12@\n\x16install_snapshot_reply\x18\x07 \x01(\x0b\x32\x1e.raftd.v1.InstallSnapshotReplyH\x00\x12+\n\x0btimeout_now\x18\x08 \x01(\x0b\x32\x14.raftd.v1.TimeoutNowH\x00\x42\t\n\x07message\"X\n\x08LogEntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12!\n\x04type\x18\x03 \x01(\x0e\x32\x13.raftd.v1.EntryType\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x85\x01\n\x0bRequestVote\x12\x16\n\x0elast_log_index\x18\x01 \x01(\x04\x12\x15\n\rlast_log_term\x18\x02 \x01(\x04\x12\x10\n\x08pre_vote\x18\x03 \x01(\x08\x12\x10\n\x08transfer\x18\x04 \x01(\x08\x12\x0e\n\x06\x63ommit\x18\x05 \x01(\x04\x12\x13\n\x0b\x63ommit_term\x18\x06 \x01(\x04\"Z\n\x10RequestVoteReply\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x10\n\x08pre_vote\x18\x02 \x01(\x08\x12\x0e\n\x06\x63ommit\x18\x03 \x01(\x04\x12\x13\n\x0b\x63ommit_term\x18\x04 \x01(\x04\"\x9c\x01\n\rAppendEntries\x12\x16\n\x0eprev_log_index\x18\x01 \x01(\x04\x12\x15\n\rprev_log_term\x18\x02 \x01(\x04\x12#\n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x12.raftd.v1.LogEntry\x12\x15\n\rleader_commit\x18\x04 \x01(\x04\x12\r\n\x05round\x18\x05 \x01(\x04\x12\x11\n\theartbeat\x18\x06 \x01(\x08\"\x99\x01\n\x12\x41ppendEntriesReply\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\x12\x14\n\x0creject_index\x18\x03 \x01(\x04\x12\x12\n\nhint_index\x18\x04 \x01(\x04\x12\x11\n\thint_term\x18\x05 \x01(\x04\x12\r\n\x05round\x18\x06 \x01(\x04\x12\x11\n\theartbeat\x18\x07 \x01(\x08\"\x92\x01\n\x0fInstallSnapshot\x12\x1b\n\x13last_included_index\x18\x01 \x01(\x04\x12\x1a\n\x12last_included_term\x18\x02 \x01(\x04\x12\x0e\n\x06voters\x18\x03 \x03(\x06\x12\x10\n\x08learners\x18\x04 \x03(\x06\x12\x10\n\x08outgoing\x18\x05 \x03(\x06\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\"<\n\x14InstallSnapshotReply\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\"\x0c\n\nTimeoutNow*\\\n\tEntryType\x12\x15\n\x11\x45NTRY_TYPE_NORMAL\x10\x00\x12\x1c\n\x18\x45NTRY_TYPE_CONFIGURATION\x10\x01\x12\x1a\n\x16\x45NTRY_TYPE_CONF_CHANGE\x10\x02\x32\xd7\x01\n\tConsensus\x12\x37\n\x06Stream\x12\x13.raftd.v1.PeerBatch\x1a\x16.raftd.v1.StreamClosed(\x01\x12H\n\x0fInstallSnapshot\x12\x17.raftd.v1.SnapshotChunk\x1a\x1a.raftd.v1.SnapshotReceived(\x01\x12G\n\x0cGetReadIndex\x12\x1a.raftd.v1.ReadIndexRequest\x1a\x1b.raftd.v1.ReadIndexResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18raftd/pb/consensus.proto\x12\x08raftd.v1\"\xca\x01\n\nPeerHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\x12\x17\n\x0fsender_store_id\x18\x02 \x01(\x06\x12\x13\n\x0bsender_name\x18\x03 \x01(\t\x12\x1a\n\x12sender_incarnation\x18\x04 \x01(\x04\x12\x19\n\x11receiver_store_id\x18\x05 \x01(\x06\x12\x15\n\rreceiver_name\x18\x06 \x01(\t\x12\x16\n\x0esender_address\x18\x07 \x01(\t\x12\x14\n\x0csender_start\x18\x08 \x01(\x06\"Z\n\tPeerBatch\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.raftd.v1.PeerHeader\x12\'\n\x08messages\x18\x02 \x03(\x0b\x32\x15.raftd.v1.PeerMessage\"\x0e\n\x0cStreamClosed\"\x8f\x01\n\rSnapshotChunk\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.raftd.v1.PeerHeader\x12+\n\x0c\x61nnouncement\x18\x02 \x01(\x0b\x32\x15.raftd.v1.PeerMessage\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x05 \x01(\x07\"\x12\n\x10SnapshotReceived\"\x12\n\x10ReadIndexRequest\"\"\n\x11ReadIndexResponse\x12\r\n\x05index\x18\x01 \x01(\x04\"\xa6\x03\n\x0bPeerMessage\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12-\n\x0crequest_vote\x18\x02 \x01(\x0b\x32\x15.raftd.v1.RequestVoteH\x00\x12\x38\n\x12request_vote_reply\x18\x03 \x01(\x0b\x32\x1a.raftd.v1.RequestVoteReplyH\x00\x12\x31\n\x0e\x61ppend_entries\x18\x04 \x01(\x0b\x32\x17.raftd.v1.AppendEntriesH\x00\x12<\n\x14\x61ppend_entries_reply\x18\x05 \x01(\x0b\x32\x1c.raftd.v1.AppendEntriesReplyH\x00\x12\x35\n\x10install_snapshot\x18\x06 \x01(\x0b\x32\x19.raftd.v1.InstallSnapshotH\x00\x12@\n\x16install_snapshot_reply\x18\x07 \x01(\x0b\x32\x1e.raftd.v1.InstallSnapshotReplyH\x00\x12+\n\x0btimeout_now\x18\x08 \x01(\x0b\x32\x14.raftd.v1.TimeoutNowH\x00\x42\t\n\x07message\"X\n\x08LogEntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12!\n\x04type\x18\x03 \x01(\x0e\x32\x13.raftd.v1.EntryType\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x85\x01\n\x0bRequestVote\x12\x16\n\x0elast_log_index\x18\x01 \x01(\x04\x12\x15\n\rlast_log_term\x18\x02 \x01(\x04\x12\x10\n\x08pre_vote\x18\x03 \x01(\x08\x12\x10\n\x08transfer\x18\x04 \x01(\x08\x12\x0e\n\x06\x63ommit\x18\x05 \x01(\x04\x12\x13\n\x0b\x63ommit_term\x18\x06 \x01(\x04\"Z\n\x10RequestVoteReply\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x10\n\x08pre_vote\x18\x02 \x01(\x08\x12\x0e\n\x06\x63ommit\x18\x03 \x01(\x04\x12\x13\n\x0b\x63ommit_term\x18\x04 \x01(\x04\"\x9c\x01\n\rAppendEntries\x12\x16\n\x0eprev_log_index\x18\x01 \x01(\x04\x12\x15\n\rprev_log_term\x18\x02 \x01(\x04\x12#\n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x12.raftd.v1.LogEntry\x12\x15\n\rleader_commit\x18\x04 \x01(\x04\x12\r\n\x05round\x18\x05 \x01(\x04\x12\x11\n\theartbeat\x18\x06 \x01(\x08\"\x99\x01\n\x12\x41ppendEntriesReply\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\x12\x14\n\x0creject_index\x18\x03 \x01(\x04\x12\x12\n\nhint_index\x18\x04 \x01(\x04\x12\x11\n\thint_term\x18\x05 \x01(\x04\x12\r\n\x05round\x18\x06 \x01(\x04\x12\x11\n\theartbeat\x18\x07 \x01(\x08\"\x92\x01\n\x0fInstallSnapshot\x12\x1b\n\x13last_included_index\x18\x01 \x01(\x04\x12\x1a\n\x12last_included_term\x18\x02 \x01(\x04\x12\x0e\n\x06voters\x18\x03 \x03(\x06\x12\x10\n\x08learners\x18\x04 \x03(\x06\x12\x10\n\x08outgoing\x18\x05 \x03(\x06\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\"<\n\x14InstallSnapshotReply\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\"\x0c\n\nTimeoutNow*\\\n\tEntryType\x12\x15\n\x11\x45NTRY_TYPE_NORMAL\x10\x00\x12\x1c\n\x18\x45NTRY_TYPE_CONFIGURATION\x10\x01\x12\x1a\n\x16\x45NTRY_TYPE_CONF_CHANGE\x10\x02\x32\xd7\x01\n\tConsensus\x12\x37\n\x06Stream\x12\x13.raftd.v1.PeerBatch\x1a\x16.raftd.v1.StreamClosed(\x01\x12H\n\x0fInstallSnapshot\x12\x17.raftd.v1.SnapshotChunk\x1a\x1a.raftd.v1.SnapshotReceived(\x01\x12G\n\x0cGetReadIndex\x12\x1a.raftd.v1.ReadIndexRequest\x1a\x1b.raftd.v1.ReadIndexResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'raftd.pb.consensus_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENTRYTYPE']._serialized_start=1834
-  _globals['_ENTRYTYPE']._serialized_end=1926
+  _globals['_ENTRYTYPE']._serialized_start=1856
+  _globals['_ENTRYTYPE']._serialized_end=1948
   _globals['_PEERHEADER']._serialized_start=39
-  _globals['_PEERHEADER']._serialized_end=219
-  _globals['_PEERBATCH']._serialized_start=221
-  _globals['_PEERBATCH']._serialized_end=311
-  _globals['_STREAMCLOSED']._serialized_start=313
-  _globals['_STREAMCLOSED']._serialized_end=327
-  _globals['_SNAPSHOTCHUNK']._serialized_start=330
-  _globals['_SNAPSHOTCHUNK']._serialized_end=473
-  _globals['_SNAPSHOTRECEIVED']._serialized_start=475
-  _globals['_SNAPSHOTRECEIVED']._serialized_end=493
-  _globals['_READINDEXREQUEST']._serialized_start=495
-  _globals['_READINDEXREQUEST']._serialized_end=513
-  _globals['_READINDEXRESPONSE']._serialized_start=515
-  _globals['_READINDEXRESPONSE']._serialized_end=549
-  _globals['_PEERMESSAGE']._serialized_start=552
-  _globals['_PEERMESSAGE']._serialized_end=974
-  _globals['_LOGENTRY']._serialized_start=976
-  _globals['_LOGENTRY']._serialized_end=1064
-  _globals['_REQUESTVOTE']._serialized_start=1067
-  _globals['_REQUESTVOTE']._serialized_end=1200
-  _globals['_REQUESTVOTEREPLY']._serialized_start=1202
-  _globals['_REQUESTVOTEREPLY']._serialized_end=1292
-  _globals['_APPENDENTRIES']._serialized_start=1295
-  _globals['_APPENDENTRIES']._serialized_end=1451
-  _globals['_APPENDENTRIESREPLY']._serialized_start=1454
-  _globals['_APPENDENTRIESREPLY']._serialized_end=1607
-  _globals['_INSTALLSNAPSHOT']._serialized_start=1610
-  _globals['_INSTALLSNAPSHOT']._serialized_end=1756
-  _globals['_INSTALLSNAPSHOTREPLY']._serialized_start=1758
-  _globals['_INSTALLSNAPSHOTREPLY']._serialized_end=1818
-  _globals['_TIMEOUTNOW']._serialized_start=1820
-  _globals['_TIMEOUTNOW']._serialized_end=1832
-  _globals['_CONSENSUS']._serialized_start=1929
-  _globals['_CONSENSUS']._serialized_end=2144
+  _globals['_PEERHEADER']._serialized_end=241
+  _globals['_PEERBATCH']._serialized_start=243
+  _globals['_PEERBATCH']._serialized_end=333
+  _globals['_STREAMCLOSED']._serialized_start=335
+  _globals['_STREAMCLOSED']._serialized_end=349
+  _globals['_SNAPSHOTCHUNK']._serialized_start=352
+  _globals['_SNAPSHOTCHUNK']._serialized_end=495
+  _globals['_SNAPSHOTRECEIVED']._serialized_start=497
+  _globals['_SNAPSHOTRECEIVED']._serialized_end=515
+  _globals['_READINDEXREQUEST']._serialized_start=517
+  _globals['_READINDEXREQUEST']._serialized_end=535
+  _globals['_READINDEXRESPONSE']._serialized_start=537
+  _globals['_READINDEXRESPONSE']._serialized_end=571
+  _globals['_PEERMESSAGE']._serialized_start=574
+  _globals['_PEERMESSAGE']._serialized_end=996
+  _globals['_LOGENTRY']._serialized_start=998
+  _globals['_LOGENTRY']._serialized_end=1086
+  _globals['_REQUESTVOTE']._serialized_start=1089
+  _globals['_REQUESTVOTE']._serialized_end=1222
+  _globals['_REQUESTVOTEREPLY']._serialized_start=1224
+  _globals['_REQUESTVOTEREPLY']._serialized_end=1314
+  _globals['_APPENDENTRIES']._serialized_start=1317
+  _globals['_APPENDENTRIES']._serialized_end=1473
+  _globals['_APPENDENTRIESREPLY']._serialized_start=1476
+  _globals['_APPENDENTRIESREPLY']._serialized_end=1629
+  _globals['_INSTALLSNAPSHOT']._serialized_start=1632
+  _globals['_INSTALLSNAPSHOT']._serialized_end=1778
+  _globals['_INSTALLSNAPSHOTREPLY']._serialized_start=1780
+  _globals['_INSTALLSNAPSHOTREPLY']._serialized_end=1840
+  _globals['_TIMEOUTNOW']._serialized_start=1842
+  _globals['_TIMEOUTNOW']._serialized_end=1854
+  _globals['_CONSENSUS']._serialized_start=1951
+  _globals['_CONSENSUS']._serialized_end=2166
 # @@protoc_insertion_point(module_scope)

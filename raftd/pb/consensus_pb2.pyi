@@ -53,6 +53,7 @@ class PeerHeader(_message.Message):
     RECEIVER_STORE_ID_FIELD_NUMBER: _builtins.int
     RECEIVER_NAME_FIELD_NUMBER: _builtins.int
     SENDER_ADDRESS_FIELD_NUMBER: _builtins.int
+    SENDER_START_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.int
     sender_store_id: _builtins.int
     sender_name: _builtins.str
@@ -61,6 +62,8 @@ class PeerHeader(_message.Message):
     receiver_name: _builtins.str
     sender_address: _builtins.str
     """where the sender serves: a node that joins knows no other way to it"""
+    sender_start: _builtins.int
+    """drawn anew by each process: two of them in one incarnation are two of one store"""
     def __init__(
         self,
         *,
@@ -71,10 +74,11 @@ class PeerHeader(_message.Message):
         receiver_store_id: _builtins.int = ...,
         receiver_name: _builtins.str = ...,
         sender_address: _builtins.str = ...,
+        sender_start: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "receiver_name", b"receiver_name", "receiver_store_id", b"receiver_store_id", "sender_address", b"sender_address", "sender_incarnation", b"sender_incarnation", "sender_name", b"sender_name", "sender_store_id", b"sender_store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "receiver_name", b"receiver_name", "receiver_store_id", b"receiver_store_id", "sender_address", b"sender_address", "sender_incarnation", b"sender_incarnation", "sender_name", b"sender_name", "sender_start", b"sender_start", "sender_store_id", b"sender_store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,7 +16,7 @@ from typing import Protocol
 from zlib import crc32
 
 from raftd.codec.peer import decode_batch, decode_message
-from raftd.errors import DeadlinePassed, InvalidRequest, PeerUnreachable
+from raftd.errors import DeadlinePassed, InvalidRequest, OldCopy, PeerUnreachable, StoreTwice
 from raftd.pb import consensus_pb2 as pb
 from raftd.pb.consensus_pb2_grpc import ConsensusServicer
 from raftd.raft.messages import InstallSnapshot, Message
@@ -102,8 +102,8 @@ class ConsensusService(ConsensusServicer):
         self._snapshots = snapshots
         self._reads = reads
         self._idle_s = idle_s
-        self._lives: OrderedDict[NodeId, tuple[int, str]] = OrderedDict()
-        """The latest incarnation of each sender, and where that serves."""
+        self._lives: OrderedDict[NodeId, pb.PeerHeader] = OrderedDict()
+        """What each sender said of itself in its latest life."""
 
     @served
     async def Stream(
@@ -176,19 +176,40 @@ class ConsensusService(ConsensusServicer):
             self._learn(RemoteNode(sender.name, sender.store_id, header.sender_address))
 
     def _check_life(self, header: pb.PeerHeader) -> None:
-        """A copy of a data directory gives itself away: it has an incarnation that is over, or one that is taken."""
-        store_id = header.sender_store_id
-        life = (header.sender_incarnation, header.sender_address)
+        """A copy of a data directory gives itself away: it has an incarnation that is over, or one that is taken.
+
+        Each start raises the incarnation, so the copy and what it was copied from may come to the same one. They
+        differ in what each process draws at its start.
+        """
+        store_id, incarnation = header.sender_store_id, header.sender_incarnation
         latest = self._lives.get(store_id)
-        if latest is not None and latest != life and life[0] <= latest[0]:
-            self._identity.refuse(
-                f"{header.sender_name}, store {hex_id(store_id)}, comes as incarnation {life[0]} from {life[1]}, "
-                f"and incarnation {latest[0]} from {latest[1]} was heard: one is an old copy of the other"
+        who = f"{header.sender_name}, store {hex_id(store_id)}, comes as incarnation {incarnation}"
+        if latest is not None and incarnation < latest.sender_incarnation:
+            self._identity.refuse_copy(
+                OldCopy,
+                f"{who} from {header.sender_address}, and incarnation {latest.sender_incarnation} from "
+                f"{latest.sender_address} was heard: its data directory is an old copy, or was copied",
             )
-        self._lives[store_id] = life
+        if (
+            latest is not None
+            and incarnation == latest.sender_incarnation
+            and not _same_process(header, latest)
+        ):
+            self._identity.refuse_copy(
+                StoreTwice,
+                f"{who} from {header.sender_address}, and so does another process, from {latest.sender_address}: "
+                "the data directory of one is a copy of the other's",
+            )
+        self._lives[store_id] = header
         self._lives.move_to_end(store_id)
         if len(self._lives) > LIVES_KEPT:
             self._lives.popitem(last=False)
+
+
+def _same_process(one: pb.PeerHeader, other: pb.PeerHeader) -> bool:
+    if one.sender_start and other.sender_start:
+        return one.sender_start == other.sender_start
+    return one.sender_address == other.sender_address  # one of a version that says no more
 
 
 def _announcement(chunk: pb.SnapshotChunk) -> InstallSnapshot:

@@ -13,13 +13,18 @@ from __future__ import annotations
 import logging
 from typing import Never, Protocol
 
-from raftd.errors import RaftdError, StoreRemoved, WrongIdentity
+from raftd.errors import OldCopy, RaftdError, StoreRemoved, StoreTwice, WrongIdentity
 from raftd.raft.types import NO_NODE, NodeId
 from raftd.transport.base import CallerIdentity, LocalNode, hex_id
 
 log = logging.getLogger(__name__)
 
 REASONS_KEPT = 64
+
+COPIED = (
+    "end every process of this store: none knows what the others have promised. Remove the node, and bring it back "
+    "with a new data directory: raftd init --join"
+)
 
 
 class Stores(Protocol):
@@ -115,6 +120,10 @@ class Identity:
     def refuse(self, reason: str) -> Never:
         """Log it once, however often the peer tries, and refuse it."""
         self._raise(WrongIdentity(reason, try_="look at which data directory runs at which address"))
+
+    def refuse_copy(self, kind: type[OldCopy | StoreTwice], reason: str) -> Never:
+        """The same, of one of two processes that are one store."""
+        self._raise(kind(reason, try_=COPIED))
 
     def _raise(self, error: RaftdError) -> Never:
         self._told.once(logging.ERROR, f"refused a peer: {error.message}")

@@ -31,12 +31,15 @@ from raftd.storage.errors import (
 )
 from raftd.storage.filesystem import FileSystem, Lock, LockHeld, RealFileSystem
 from raftd.storage.identity import (
+    CONDEMNED_FILE,
     IDENTITY_FILE,
     INCARNATION_FILE,
     Identity,
+    check_condemned,
     check_identity,
     read_identity,
     read_incarnation,
+    write_condemned,
     write_identity,
     write_incarnation,
 )
@@ -154,8 +157,8 @@ class DataDirectory:
             fs: the machine's own by default.
             segment_bytes: the size of the segments made from now on.
 
-        Raises ``NotInitialised``, ``DataDirectoryLocked``, ``WrongIdentity``, ``UnknownFormat``, ``DamagedLog``,
-        ``StorageFailed``.
+        Raises ``NotInitialised``, ``DataDirectoryLocked``, ``WrongIdentity``, ``Condemned``, ``UnknownFormat``,
+        ``DamagedLog``, ``StorageFailed``.
         """
         fs = fs or RealFileSystem()
         path = path.rstrip("/") or "/"
@@ -183,6 +186,7 @@ class DataDirectory:
         _check_initialised(fs, path)
         identity = read_identity(fs, path)
         check_identity(identity, path, name=name, cluster_id=cluster_id)
+        check_condemned(fs, path)
         if fs.exists(f"{path}/{INITIALISING_FILE}"):
             fs.unlink(f"{path}/{INITIALISING_FILE}")
         incarnation = read_incarnation(fs, path, identity.store_id)
@@ -213,6 +217,13 @@ class DataDirectory:
             raise StorageFailed(f"raising the incarnation in {self.path}", error) from error
         self.incarnation += 1
         return self.incarnation
+
+    def condemn(self, reason: str) -> None:
+        """Have every later ``open`` refuse it: the cluster will not have this store back. Raises ``StorageFailed``."""
+        try:
+            write_condemned(self._fs, self.path, reason)
+        except OSError as error:
+            raise StorageFailed(f"writing {CONDEMNED_FILE} in {self.path}", error) from error
 
     def close(self) -> None:
         """Give the lock up. The log is closed by who was given it, and before this."""

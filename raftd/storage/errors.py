@@ -9,6 +9,7 @@ another node or cluster is ``raftd.errors.WrongIdentity``, which is not only sto
     ├── NotInitialised          there is no store here; ``raftd init`` makes one
     ├── AlreadyInitialised      there is a store here, or something else that must not be overwritten
     ├── DataDirectoryLocked     another process uses it; carries that process's id
+    ├── Condemned               the cluster has refused this store for good: it is a copy, or was copied
     ├── DamagedLog              what is on the disk is not what was written; carries file and offset
     ├── StorageFull             there is no room for a segment or a snapshot: nothing that counts was written, try again
     ├── SnapshotGone            that snapshot is not kept any more; there is a newer one
@@ -74,6 +75,22 @@ class DataDirectoryLocked(StorageError):
         super().__init__(f"{path} is locked: {holder} uses this data directory", try_=f"stop {holder} first")
         self.path = path
         self.pid = pid
+
+
+class Condemned(StorageError):
+    """The cluster has refused this store for good, and the process that was told so has written it down.
+
+    Without that, the next start would have a higher incarnation, and nobody could tell it from an honest one.
+
+    Attributes:
+        path: the data directory.
+    """
+
+    code = "condemned"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path} must not be used any more: {reason}", try_=REPLACE_STORE)
+        self.path = path
 
 
 class DamagedLog(StorageError):

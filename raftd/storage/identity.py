@@ -16,11 +16,12 @@ from typing import Any
 from zlib import crc32
 
 from raftd.errors import UnknownFormat, WrongIdentity
-from raftd.storage.errors import DamagedLog
+from raftd.storage.errors import Condemned, DamagedLog
 from raftd.storage.filesystem import FileSystem
 
 IDENTITY_FILE = "identity.json"
 INCARNATION_FILE = "incarnation.json"
+CONDEMNED_FILE = "condemned.json"
 FORMAT_VERSION = 1
 MAX_ID = (1 << 64) - 1
 
@@ -86,6 +87,18 @@ def read_incarnation(fs: FileSystem, directory: str, store_id: int) -> int:
     if fields.get("store_id") != f"{store_id:016x}" or not isinstance(incarnation, int) or incarnation < 0:
         raise DamagedLog(path, 0, "it is not the counter of this store")
     return incarnation
+
+
+def write_condemned(fs: FileSystem, directory: str, reason: str) -> None:
+    """Write down durably that this store must not be used any more. Raises ``OSError``."""
+    replace_file(fs, directory, CONDEMNED_FILE, _seal({"reason": reason}))
+
+
+def check_condemned(fs: FileSystem, directory: str) -> None:
+    """Refuse a directory that must not be used any more. Raises ``Condemned``, ``DamagedLog``; ``OSError``."""
+    path = f"{directory}/{CONDEMNED_FILE}"
+    if fs.exists(path):
+        raise Condemned(directory, str(_unseal(path, fs.read(path)).get("reason", "")))
 
 
 def check_identity(found: Identity, path: str, *, name: str | None, cluster_id: int | None) -> None:

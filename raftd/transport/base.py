@@ -40,6 +40,7 @@ class LocalNode:
     name: str
     token: str  # of the cluster; empty where none is asked for
     address: str = ""  # where it serves
+    start: int = 0  # a random number of this process's own; 0 says nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ into the error tree. Messages pass as bytes where this node only hands them on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from enum import StrEnum
 
@@ -102,12 +102,12 @@ class CallFailed(Exception):
 
 def call_failed(error: grpc.aio.AioRpcError) -> CallFailed:
     """The same failure as plain data, with only our own trailing metadata."""
-    trailing = tuple(
-        (str(key), str(value))
-        for key, value in error.trailing_metadata() or ()
-        if str(key).startswith("raftd-")
-    )
-    return CallFailed(error.code(), error.details() or "", trailing)
+    return CallFailed(error.code(), error.details() or "", own_metadata(error.trailing_metadata() or ()))
+
+
+def own_metadata(pairs: Iterable[tuple[str, str | bytes]]) -> Metadata:
+    """What is ours in the metadata of a call."""
+    return tuple((str(key), str(value)) for key, value in pairs if str(key).startswith("raftd-"))
 
 
 class Caller:

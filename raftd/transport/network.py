@@ -13,6 +13,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
+from raftd.errors import RaftdError
 from raftd.raft.messages import Message
 from raftd.raft.types import NodeId
 from raftd.transport.base import LocalNode, RemoteNode
@@ -24,6 +25,9 @@ LEARNED_KEPT = 16
 
 LINGER_S = 3.0
 """A peer that is no member any more is still sent what was queued for it: the last that it hears (thesis §4.2.2)."""
+
+KNOCK_S = 2.0
+"""A few election timeouts: by then a node that belongs to a cluster that works has a leader."""
 
 
 class Network:
@@ -50,6 +54,8 @@ class Network:
         """Peers that are no members any more, until their sender ends."""
         self._closing: set[asyncio.Task[None]] = set()
         self.on_unreachable: Callable[[NodeId], None] = lambda _: None
+        self.on_refused: Callable[[RaftdError], None] = lambda _: None
+        """A peer takes nothing from this node, and says why."""
 
     @property
     def remotes(self) -> tuple[RemoteNode, ...]:
@@ -99,7 +105,7 @@ class Network:
             sender = None
         if sender is None:
             self._senders[store_id] = PeerSender(
-                self._local, self._incarnation, remote, self._faults, self._unreachable
+                self._local, self._incarnation, remote, self._faults, self._unreachable, self._refused
             )
 
     def _end(self, store_id: NodeId) -> None:
@@ -119,6 +125,20 @@ class Network:
     def _unreachable(self, store_id: NodeId) -> None:
         # Looked up at the call: the node that listens is made after the network.
         self.on_unreachable(store_id)
+
+    def _refused(self, error: RaftdError) -> None:
+        self.on_refused(error)
+
+    async def knock_while(self, lonely: Callable[[], bool], every_s: float = KNOCK_S) -> None:
+        """Go to the peers now and then while ``lonely``, also with nothing to say; until it is cancelled.
+
+        One that was removed while it was down hears from nobody, and a learner asks nobody either.
+        """
+        while True:
+            await asyncio.sleep(every_s)
+            if lonely():
+                for sender in self._senders.values():
+                    sender.knock()
 
     async def close(self) -> None:
         """End every stream; returns when the last has ended."""

@@ -16,10 +16,12 @@ from typing import TypeAlias
 import grpc
 
 from raftd.codec.peer import encode_batch, message_bytes
+from raftd.errors import RaftdError
 from raftd.pb import consensus_pb2 as pb
 from raftd.pb.consensus_pb2_grpc import ConsensusStub
 from raftd.raft.messages import Message
 from raftd.transport.base import ACCEPTED_KEY, LocalNode, RemoteNode, call_metadata, open_channel
+from raftd.transport.caller import CallFailed, own_metadata
 from raftd.transport.faults import FaultTable
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ def peer_header(local: LocalNode, incarnation: int, remote: RemoteNode) -> pb.Pe
         receiver_store_id=remote.store_id,
         receiver_name=remote.name,
         sender_address=local.address,
+        sender_start=local.start,
     )
 
 
@@ -60,6 +63,7 @@ class PeerSender:
         remote: the peer; a new address means a new sender.
         faults: what must not leave.
         on_unreachable: called when messages to the peer may have been lost.
+        on_refused: called with the reason when the peer takes no stream, or no more of it, from this node.
     """
 
     def __init__(
@@ -69,11 +73,13 @@ class PeerSender:
         remote: RemoteNode,
         faults: FaultTable,
         on_unreachable: Callable[[int], None],
+        on_refused: Callable[[RaftdError], None],
     ) -> None:
         self._local = local
         self._remote = remote
         self._faults = faults
         self._on_unreachable = on_unreachable
+        self._on_refused = on_refused
         self._header = peer_header(local, incarnation, remote)
         self._queue: deque[Message] = deque()
         self._queued_bytes = 0
@@ -103,6 +109,11 @@ class PeerSender:
                 self._queued_bytes -= message_bytes(self._queue.popleft())
             self._on_unreachable(self._remote.store_id)
         self._wake.set()
+
+    def knock(self) -> None:
+        """Open the stream although there is nothing to say: where the peer refuses this node, it says so."""
+        if not self._connected:
+            self._wake.set()
 
     async def close(self) -> None:
         """End the stream; what is queued is not sent."""
@@ -148,6 +159,8 @@ class PeerSender:
         finally:
             call.cancel()
         self._note_ended(code, details)
+        if said := own_metadata(await call.trailing_metadata() or ()):
+            self._on_refused(CallFailed(code, details or "", said).error())
         return accepted and code in _TRANSIENT
 
     async def _write_until_ended(self, call: StreamCall) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from raftd.errors import StoreRemoved
+from raftd.errors import NoLeader, OldCopy, StoreRemoved, StoreTwice, WrongIdentity
 from raftd.node.members import Members, MemberView
 from raftd.node.roster import Roster
 from raftd.scheduler.effects import MembersChanged
@@ -72,6 +72,29 @@ def test_a_node_that_starts_says_so_where_it_had_been_removed_before() -> None:
                 await watched.roster.removed(known)
 
     run(scenario())
+
+
+def test_who_was_removed_while_it_was_down_learns_it_from_a_refusal_and_from_no_other() -> None:
+    async def scenario() -> None:
+        watched = Watched()
+        watched.roster.refused(WrongIdentity("n1 is of cluster 00000000000000c1, n2 of another"))
+        removed = asyncio.ensure_future(watched.roster.removed(99))
+        await asyncio.sleep(0)
+        assert not removed.done()
+        watched.roster.refused(StoreRemoved("n1, store 0000000000000001, was removed"))
+        with pytest.raises(StoreRemoved, match="n1, store 0000000000000001"):
+            await asyncio.wait_for(removed, 10)
+
+    run(scenario())
+
+
+def test_who_is_told_of_another_process_of_its_store_does_not_go_on() -> None:
+    watched = Watched()
+    told = [StoreTwice("two"), OldCopy("a later one")]
+    for error in (NoLeader("nobody"), *told):
+        watched.roster.refused(error)
+    assert watched.fatal == told
+    assert not watched.roster.is_removed
 
 
 def test_peers_are_the_members_as_they_come_and_go() -> None:

@@ -232,14 +232,17 @@ class Sender:
         name: str = "n1",
         incarnation: int = 1,
         address: str = "n1:1",
+        start: int = 11,
         linger_s: float = 60.0,
     ) -> None:
         path.mkdir(exist_ok=True)
         self.faults = FaultTable(name, path / f"cuts-{name}.json", enabled=True)
-        self.local = LocalNode(cluster, store_id, name, "", address)
+        self.local = LocalNode(cluster, store_id, name, "", address, start)
         self.network = Network(self.local, incarnation, self.faults, linger_s)
         self.unreachable: list[int] = []
         self.network.on_unreachable = self.unreachable.append
+        self.refusals: list[RaftdError] = []
+        self.network.on_refused = self.refusals.append
 
 
 @asynccontextmanager

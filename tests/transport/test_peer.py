@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from raftd.errors import OldCopy, RaftdError, StoreRemoved, StoreTwice, WrongIdentity
 from raftd.transport.base import RemoteNode
 from raftd.transport.network import LEARNED_KEPT
 from raftd.transport.peer import BATCH_BYTES, QUEUE_BYTES
@@ -382,15 +383,26 @@ def test_who_has_spoken_is_answered_until_others_have(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("second", "refused"),
     [
-        ({"incarnation": 1, "address": "n1:1"}, False),
-        ({"incarnation": 2, "address": "n1:9"}, False),
-        ({"incarnation": 1, "address": "n1:9"}, True),
-        ({"incarnation": 0, "address": "n1:1"}, True),
+        ({"incarnation": 1}, None),
+        ({"incarnation": 1, "start": 0}, None),
+        ({"incarnation": 2, "address": "n1:9", "start": 12}, None),
+        ({"incarnation": 1, "start": 12}, StoreTwice),
+        ({"incarnation": 1, "address": "n1:9", "start": 12}, StoreTwice),
+        ({"incarnation": 1, "address": "n1:9", "start": 0}, StoreTwice),
+        ({"incarnation": 0, "start": 12}, OldCopy),
     ],
-    ids=["redialled", "restarted", "copied", "restored"],
+    ids=[
+        "redialled",
+        "older version",
+        "restarted",
+        "copied",
+        "copied elsewhere",
+        "copied, older version",
+        "restored",
+    ],
 )
 def test_a_copy_of_a_data_directory_gives_itself_away(
-    tmp_path: Path, second: dict[str, Any], refused: bool
+    tmp_path: Path, second: dict[str, Any], refused: type[RaftdError] | None
 ) -> None:
     async def scenario() -> None:
         first, receiver = Sender(tmp_path / "a"), Receiver(tmp_path)
@@ -402,10 +414,68 @@ def test_a_copy_of_a_data_directory_gives_itself_away(
 
             def settled() -> bool:
                 again.network.send([vote(2)])
-                return 2 in receiver.terms or len(again.unreachable) >= 2
+                return 2 in receiver.terms or bool(again.refusals)
 
             await eventually(settled, 20, "it is taken or refused")
-            assert (2 not in receiver.terms) is refused
+            assert (2 not in receiver.terms) is (refused is not None)
+            assert {type(error) for error in again.refusals} == ({refused} if refused else set())
             await again.network.close()
+
+    run(scenario())
+
+
+def test_what_was_copied_is_told_so_when_the_copy_has_been_heard(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        first, receiver = Sender(tmp_path / "a"), Receiver(tmp_path)
+        async with connected(first, receiver):
+            first.network.send([vote(1)])
+            await eventually(lambda: receiver.terms == [1], 10, "the first")
+            copy = Sender(tmp_path / "b", incarnation=2, start=12, address="n1:9")
+            await copy.network.set_members([receiver.remote])
+            copy.network.send([vote(2)])
+            await eventually(lambda: receiver.terms == [1, 2], 10, "the copy")
+
+            def refused() -> bool:
+                first.network.send([vote(3)])
+                return bool(first.refusals)
+
+            await eventually(refused, 20, "the refusal")
+            (error,) = {type(error): error for error in first.refusals}.values()
+            assert isinstance(error, OldCopy)
+            assert "comes as incarnation 1 from n1:1, and incarnation 2 from n1:9 was heard" in error.message
+            assert "end every process of this store" in error.try_
+            assert 3 not in receiver.terms
+            await copy.network.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("receiver", "reason"),
+    [({"removed": (1,)}, StoreRemoved), ({"removed": (1,), "cluster": 0xC2}, WrongIdentity)],
+    ids=["removed", "a stray of another cluster"],
+)
+def test_who_has_nothing_to_say_learns_all_the_same_that_it_is_refused(
+    tmp_path: Path, receiver: dict[str, Any], reason: type[RaftdError]
+) -> None:
+    async def scenario() -> None:
+        sender, peer = Sender(tmp_path), Receiver(tmp_path, **receiver)
+        looked: list[bool] = []
+        lonely = False
+
+        def is_lonely() -> bool:
+            looked.append(lonely)
+            return lonely
+
+        async with connected(sender, peer):
+            knocking = asyncio.create_task(sender.network.knock_while(is_lonely, every_s=0.01))
+            await eventually(lambda: len(looked) > 5, 10, "it has looked around")
+            assert not sender.unreachable, "nobody was asked"
+            lonely = True
+            await eventually(lambda: sender.refusals, 10, "the refusal")
+            knocking.cancel()
+            await asyncio.gather(knocking, return_exceptions=True)
+            assert {type(error) for error in sender.refusals} == {reason}
+            assert sender.refusals[0].try_
 
     run(scenario())
