@@ -65,6 +65,7 @@ class Call:
     future: Future[Any]
     submission: Submission
     gaps: int = 0  # how many gaps the watch had had when it was sent
+    sent: bool = False  # the cluster may have it
     began: bool = False
 
     @property
@@ -96,13 +97,18 @@ class Calls:
         self._followed = asyncio.Event()  # the watch's first index is known: what is sent now will be seen
         self._gaps = 0
         self._heard_at_s = 0.0
-        self._lost_at_s = 0.0
-        self._errands: set[asyncio.Task[Any]] = set()
+        self._fetching: set[Call] = set()  # ended, with a result that is on its way
+        self._errands: dict[asyncio.Task[None], Call] = {}
         self._doomed: list[str] = []  # tasks to be cancelled
         self._cancelling: asyncio.Task[None] | None = None
         self._blobs = asyncio.Semaphore(BLOBS_AT_ONCE)
         self._closed = False
         self.on_lost: Callable[[errors.ClusterLost], None] | None = None
+
+    @property
+    def under_way(self) -> int:
+        """How many calls are being sent, read or fetched."""
+        return len(self._errands)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Says on which loop the client lives; else it is the one that runs at the first call."""
@@ -116,14 +122,12 @@ class Calls:
         if asyncio._get_running_loop() is loop:
             call.future.bind_to_thread()
 
-        def drop(
-            future: concurrent.futures.Future[Any],
-        ) -> None:  # holds the id alone: a future must not hold itself
+        # Holds the id alone: a future that held itself would keep its result until the collector came.
+        def drop(future: concurrent.futures.Future[Any]) -> None:
             if future.cancelled():
                 assert isinstance(future, Future)
-                with contextlib.suppress(
-                    RuntimeError
-                ):  # the loop is closed: the cluster is not asked any more
+                # A loop that is closed has nothing left to drop.
+                with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(self._drop, request_id, future)
 
         call.future.add_done_callback(drop)
@@ -138,16 +142,13 @@ class Calls:
         if self._closed:
             return
         self._closed = True
-        if self._cancelling is not None:
-            with contextlib.suppress(TimeoutError):  # nobody answers: then nobody is told
-                async with asyncio.timeout(FLUSH_S):
-                    await asyncio.shield(self._cancelling)
+        with contextlib.suppress(TimeoutError):  # nobody answers: then nobody is told
+            async with asyncio.timeout(FLUSH_S):
+                await self._flush_cancels()
         self._give_up(_closed_before)
-        for task in (self._follower, self._probe, self._cancelling, *self._errands):
-            if task is not None and not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, errors.ClientError):
-                    await task
+        for task in self._stop():
+            with contextlib.suppress(asyncio.CancelledError, errors.ClientError):
+                await task
         self._teller.close()
 
     # --- on the way out -----------------------------------------------------------------------------------------------
@@ -163,24 +164,24 @@ class Calls:
         """Sends as much as may be in flight."""
         while self._backlog and len(self._open) < self._max_in_flight:
             call = self._backlog.popleft()
-            if call.future.cancelled():
-                continue
             if self._follower is None:
                 self._followed.clear()
                 self._follower = asyncio.create_task(self._follow())
                 self._follower.add_done_callback(self._on_follower_ended)
             self._open[call.request_id] = call
-            self._errand(self._send(call))
+            self._errand(call, self._send(call))
 
-    def _errand(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _errand(self, call: Call, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
+        self._errands[task] = call
+        task.add_done_callback(self._errands.pop)
 
     async def _send(self, call: Call) -> None:
         await self._followed.wait()
-        if call.request_id not in self._open:
-            return  # given up
+        if call.future.cancelled():
+            self._open.pop(call.request_id, None)
+            self._pump()
+            return
         call.gaps = self._gaps
         submission = call.submission
         try:
@@ -188,6 +189,7 @@ class Calls:
                 data = submission.payload
                 blob = await self._insist(lambda: self._cluster.blob_put(data))
                 submission = replace(submission, payload=b"", args=(*submission.args, blob.digest))
+            call.sent = True
             accepted = await self._insist(lambda: self._cluster.submit(submission))
         except errors.ClientError as error:
             if self._open.pop(call.request_id, None) is not None:
@@ -219,7 +221,7 @@ class Calls:
                 self._heard_at_s = self._now_s()  # it answers, and will have room later
             except errors.Unavailable as error:
                 if self._now_s() - max(since_s, self._heard_at_s) >= self._patience_s:
-                    raise self._lose(error, since_s) from error
+                    raise self._lose(error) from error
             else:
                 self._heard_at_s = self._now_s()
                 return answer
@@ -250,7 +252,8 @@ class Calls:
                 with contextlib.suppress(errors.ClusterLost):  # every future has been told
                     await self._insist(partial(self._cluster.cancel, *ids))
         finally:
-            self._cancelling = None
+            if self._cancelling is asyncio.current_task():
+                self._cancelling = None
 
     # --- on the way back ----------------------------------------------------------------------------------------------
 
@@ -271,7 +274,7 @@ class Calls:
                     self._gaps += 1
                     for call in list(self._open.values()):
                         if call.future.task_id is not None:
-                            self._errand(self._read(call))
+                            self._errand(call, self._read(call))
                 if self._open or self._backlog:
                     quiet_since_s = self._now_s()
                 elif self._now_s() - quiet_since_s >= LINGER_S:
@@ -290,7 +293,7 @@ class Calls:
         """The watch has lost its node: see whether anybody answers."""
         if self._probe is None or self._probe.done():
             self._probe = asyncio.create_task(self._insist(self._cluster.status))
-            self._probe.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._probe.add_done_callback(_take_note)
 
     async def _read(self, call: Call) -> None:
         """Asks for a task that the watch may have missed."""
@@ -314,42 +317,59 @@ class Calls:
             return
         del self._open[call.request_id]
         if task.result is not None and task.result.blob is not None:
-            self._errand(self._fetch(call, task, task.result.blob.digest))
+            self._errand(call, self._fetch(call, task, task.result.blob.digest))
         else:
             inline = task.result.inline if task.result is not None else None
             self._teller.tell(partial(telling.end, call.future, task, inline))
         self._pump()
 
     async def _fetch(self, call: Call, task: Task, digest: str) -> None:
+        self._fetching.add(call)
         try:
             async with self._blobs:
                 data = await self._insist(partial(self._cluster.blob_get, digest))
         except errors.ClientError as error:
             self._teller.tell(partial(telling.fail, call.future, error))
-        except asyncio.CancelledError:
-            self._teller.tell(partial(telling.fail, call.future, _closed_before(call)))
-            raise
         else:
             self._teller.tell(partial(telling.end, call.future, task, data))
+        finally:
+            self._fetching.discard(call)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def _lose(self, why: errors.Unavailable, since_s: float) -> errors.ClusterLost:
+    def _lose(self, why: errors.Unavailable) -> errors.ClusterLost:
         lost = errors.ClusterLost(f"no node has answered for {self._patience_s:g} s: {why.message}", why.try_)
-        if since_s < self._lost_at_s:
-            return lost  # said already; what was begun since then has its own time
-        self._lost_at_s = self._now_s()
         if self.on_lost is not None:
             self.on_lost(lost)
         self._give_up(lambda call: lost)
-        if self._follower is not None:
-            self._follower.cancel()
-            self._follower = None
+        self._stop()  # what is called from here on has its own time
         return lost
 
+    def _stop(self) -> list[asyncio.Task[Any]]:
+        """Has everything end that is under way, but whoever asks; returns what must still be waited for."""
+        under_way = (self._follower, self._probe, self._cancelling, *self._errands)
+        self._follower = self._probe = self._cancelling = None
+        stopped = [
+            task
+            for task in under_way
+            if task is not None and not task.done() and task is not asyncio.current_task()
+        ]
+        for task in stopped:
+            task.cancel()
+        return stopped
+
+    async def _flush_cancels(self) -> None:
+        """What was cancelled in this process shall not run, also what is being sent at this moment."""
+        leaving = [task for task, call in self._errands.items() if call.sent and call.future.cancelled()]
+        if leaving:
+            await asyncio.wait(leaving)
+        if self._cancelling is not None:
+            await asyncio.shield(self._cancelling)
+
     def _give_up(self, because: Callable[[Call], BaseException]) -> None:
-        calls = [*self._open.values(), *self._backlog]
+        calls = [*self._open.values(), *self._fetching, *self._backlog]
         self._open.clear()
+        self._fetching.clear()
         self._backlog.clear()
         for call in calls:
             self._teller.tell(partial(telling.fail, call.future, because(call)))
@@ -357,3 +377,9 @@ class Calls:
 
 def _closed_before(call: Call) -> errors.ClientClosed:
     return errors.ClientClosed(f"the client was closed before {call.future.task_id or 'a call'} ended")
+
+
+def _take_note(probe: asyncio.Task[Status]) -> None:
+    """Nothing is to be done: if nobody answered, the futures have been told. But asyncio wants to see it looked at."""
+    if not probe.cancelled():
+        probe.exception()

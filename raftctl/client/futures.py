@@ -99,7 +99,6 @@ async def completed(
             ) from None
         waiting.discard(future)
         yield future
-        del future  # whoever was given it is the only one who keeps it
 
 
 async def gather(

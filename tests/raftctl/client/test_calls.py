@@ -256,19 +256,60 @@ def test_a_pending_call_is_cancelled_at_once_and_on_the_cluster(
     )
 
 
+def refuse(cluster: FakeCluster, method: str, failure: Failure | None) -> None:
+    """All nodes fail this method like that; None: no more."""
+    with cluster.changed:
+        for node in cluster.nodes.values():
+            node.always.pop(method, None)
+            if failure is not None:
+                node.always[method] = failure
+
+
+def asked(cluster: FakeCluster, method: str) -> int:
+    return sum(node.calls[method] for node in cluster.nodes.values())
+
+
 def test_a_call_that_is_being_sent_is_cancelled_when_it_is_accepted(
     cluster: FakeCluster, slots: FakeSlots, client: Client
 ) -> None:
     slots.hold()
-    for node in cluster.nodes.values():
-        node.failures["Submit"] = [Failure("no_leader")] * 2
+    refuse(cluster, "Submit", Failure("no_leader"))
     future = client.call(add, 1, 2)
+    wait_until(lambda: asked(cluster, "Submit"), DEADLINE_S, "it is being sent")
     assert future.cancel()
+    refuse(cluster, "Submit", None)
     wait_until(
-        lambda: [task.state for task in cluster.tasks.values()] in ([], [pb.TASK_STATE_CANCELLED]),
+        lambda: [task.state for task in cluster.tasks.values()] == [pb.TASK_STATE_CANCELLED],
         DEADLINE_S,
-        "nothing of it is left",
+        "its task is cancelled",
     )
+
+
+def test_closing_waits_for_what_was_cancelled_while_it_was_being_sent(
+    cluster: FakeCluster, slots: FakeSlots
+) -> None:
+    slots.hold()
+    lost = Failure("outcome_unknown", status=grpc.StatusCode.ABORTED, after_applying=True)
+    refuse(cluster, "Submit", lost)
+    with Client(cluster.endpoints) as client:
+        future = client.call(add, 1, 2)
+        wait_until(lambda: cluster.tasks, DEADLINE_S, "it is accepted, which nobody knows yet")
+        assert future.cancel()
+        refuse(cluster, "Submit", None)
+    assert cluster.tasks["t1"].state == pb.TASK_STATE_CANCELLED
+
+
+def test_a_call_that_is_cancelled_before_its_turn_is_never_sent(
+    cluster: FakeCluster, slots: FakeSlots
+) -> None:
+    slots.hold()
+    with Client(cluster.endpoints, max_in_flight=1) as client:
+        first, second, third = client.map(add, range(3), range(3))
+        wait_until(lambda: first.task_id, DEADLINE_S, "the first is accepted")
+        assert second.cancel()
+        slots.hold(held=False)
+        assert third.result(DEADLINE_S) == 4
+    assert len(cluster.tasks) == 2
 
 
 def running(cluster: FakeCluster, task_id: str) -> None:
@@ -354,6 +395,32 @@ def test_what_a_watch_has_missed_is_read(cluster: FakeCluster, slots: FakeSlots,
     assert client.gather(futures, timeout_s=DEADLINE_S) == [2 * n for n in range(5)]
 
 
+@pytest.mark.usefixtures("_impatient")
+def test_what_a_watch_has_missed_of_a_call_that_was_being_sent_is_read(
+    cluster: FakeCluster, slots: FakeSlots, client: Client
+) -> None:
+    slots.hold()
+    first = client.call(add, 1, 1)
+    wait_until(lambda: first.task_id and cluster.all_watched() == 1, DEADLINE_S, "the first is sent")
+    lost = Failure("outcome_unknown", status=grpc.StatusCode.ABORTED, after_applying=True)
+    refuse(cluster, "Submit", lost)
+    for node in cluster.nodes.values():
+        node.silent_watch = True
+    second = client.call(add, 2, 2)
+    slots.hold(held=False)
+    wait_until(
+        lambda: [task.state for task in cluster.tasks.values()] == [pb.TASK_STATE_SUCCEEDED] * 2,
+        DEADLINE_S,
+        "both have ended, unseen",
+    )
+    cluster.forgotten_before = cluster.index + 1
+    cluster.lead("n2")
+    cluster.stop("n1")
+    assert first.result(DEADLINE_S) == 2, "the gap was seen"
+    refuse(cluster, "Submit", None)
+    assert second.result(DEADLINE_S) == 4
+
+
 def test_an_unknown_outcome_makes_no_second_task(cluster: FakeCluster, client: Client) -> None:
     lost = Failure("outcome_unknown", status=grpc.StatusCode.ABORTED, after_applying=True)
     cluster.nodes["n1"].failures["Submit"] = [lost]
@@ -371,19 +438,57 @@ def test_a_full_queue_is_waited_for(
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_futures_are_given_up_when_nobody_answers_for_long(cluster: FakeCluster, slots: FakeSlots) -> None:
+def test_calls_outlive_an_outage_that_is_not_too_long(cluster: FakeCluster, slots: FakeSlots) -> None:
+    with Client(cluster.endpoints, timeout_s=0.1) as client:
+        refuse(cluster, "Submit", Failure("no_leader"))
+        future = client.call(add, 1, 2)
+        wait_until(
+            lambda: asked(cluster, "Submit") > 20,
+            DEADLINE_S,
+            "it was tried for longer than one call may last",
+        )
+        refuse(cluster, "Submit", None)
+        assert future.result(DEADLINE_S) == 3
+
+
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize("sent", [True, False])
+def test_futures_are_given_up_when_nobody_answers_for_long(
+    cluster: FakeCluster, slots: FakeSlots, *, sent: bool
+) -> None:
     with Client(cluster.endpoints, timeout_s=0.2, patience_s=0.5) as client:
         slots.hold()
-        waiting = client.call(add, 1, 2)
-        wait_until(lambda: waiting.task_id, DEADLINE_S, "it is accepted")
+        future = client.call(add, 1, 2)
+        wait_until(lambda: future.task_id and cluster.all_watched(), DEADLINE_S, "it is accepted")
         for name in cluster.nodes:
             cluster.stop(name)
-        unsent = client.call(add, 1, 2)
-        for future in (waiting, unsent):
-            with pytest.raises(errors.ClusterLost):
-                future.result(DEADLINE_S)
+        if not sent:
+            future = client.call(add, 1, 2)
+        with pytest.raises(errors.ClusterLost):
+            future.result(DEADLINE_S)
         with pytest.raises(concurrent.futures.BrokenExecutor):
             client.call(add, 1, 2).result(DEADLINE_S)
+
+
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize("method", ["Status", "Submit"])
+def test_what_was_given_up_is_not_sent_later(cluster: FakeCluster, slots: FakeSlots, method: str) -> None:
+    with Client(cluster.endpoints, timeout_s=0.2, patience_s=0.5) as client:
+        refuse(cluster, method, Failure("no_leader"))
+        with pytest.raises(errors.ClusterLost):
+            client.gather(client.map(add, range(3), range(3)), timeout_s=DEADLINE_S)
+        refuse(cluster, method, None)
+        assert client.call(add, 1, 2).result(DEADLINE_S) == 3
+        wait_until(lambda: not client.calls.under_way, DEADLINE_S, "nothing is under way any more")
+        assert len(cluster.tasks) == 1
+
+
+def test_a_watch_that_is_refused_for_good_fails_what_waits_for_it(
+    cluster: FakeCluster, slots: FakeSlots, client: Client
+) -> None:
+    refuse(cluster, "Watch", Failure("unauthenticated", status=grpc.StatusCode.UNAUTHENTICATED))
+    with pytest.raises(errors.Unauthenticated):
+        client.call(add, 1, 2).result(DEADLINE_S)
 
 
 def test_closing_fails_what_has_not_ended(cluster: FakeCluster, slots: FakeSlots) -> None:
@@ -394,6 +499,16 @@ def test_closing_fails_what_has_not_ended(cluster: FakeCluster, slots: FakeSlots
     with pytest.raises(errors.ClientClosed, match="before t1 ended"):
         future.result(DEADLINE_S)
     assert cluster.tasks["t1"].state == pb.TASK_STATE_PENDING
+
+
+def test_closing_fails_what_is_being_fetched(cluster: FakeCluster, slots: FakeSlots) -> None:
+    for node in cluster.nodes.values():
+        node.hangs.add("BlobGet")
+    with Client(cluster.endpoints) as client:
+        future = client.call(bytes, 100_000)
+        wait_until(lambda: asked(cluster, "BlobGet"), DEADLINE_S, "its result is being fetched")
+    with pytest.raises(errors.ClientClosed):
+        future.result(DEADLINE_S)
 
 
 def test_a_watch_that_nobody_needs_is_let_go(

@@ -16,7 +16,7 @@ import pytest
 
 from raftctl.client import errors
 from raftctl.client.executor import RaftExecutor
-from tests.raftctl.fake_server import FakeCluster
+from tests.raftctl.fake_server import Failure, FakeCluster
 from tests.raftctl.fake_slots import FakeSlots
 from tests.support import wait_until
 
@@ -77,6 +77,8 @@ def test_max_workers_bounds_what_is_in_the_cluster(cluster: FakeCluster, slots: 
 
 def test_shutdown_cancels_what_has_not_begun_if_told_to(cluster: FakeCluster, slots: FakeSlots) -> None:
     slots.hold()
+    for node in cluster.nodes.values():
+        node.failures["Cancel"] = [Failure("no_leader")]  # so that closing has to wait for it
     executor = RaftExecutor(cluster.endpoints, max_workers=2)
     futures = [executor.submit(square, n) for n in range(6)]
     wait_until(lambda: len(cluster.tasks) == 2, DEADLINE_S, "two are sent")
@@ -184,4 +186,4 @@ def test_the_interpreter_waits_for_what_was_submitted(
     )
     assert ended.stderr == ""
     assert sorted(ended.stdout.split("\n")[:2]) == ["1", "2"]
-    assert ended.stdout.split("\n")[2].startswith("cannot schedule new futures after")
+    assert ended.stdout.split("\n")[2] == "cannot schedule new futures after interpreter shutdown"
