@@ -18,7 +18,15 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from raftd.errors import ConfigError, RaftdError, StorageError, StoreRemoved, UnknownFormat, WrongIdentity
+from raftd.errors import (
+    ConfigError,
+    NameTaken,
+    RaftdError,
+    StorageError,
+    StoreRemoved,
+    UnknownFormat,
+    WrongIdentity,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -33,7 +41,7 @@ def exit_code(error: RaftdError) -> int:
     """The exit code of a failure."""
     if isinstance(error, ConfigError):
         return 2
-    if isinstance(error, StorageError | WrongIdentity | StoreRemoved | UnknownFormat):
+    if isinstance(error, StorageError | WrongIdentity | StoreRemoved | NameTaken | UnknownFormat):
         return 3
     return 1
 
@@ -57,8 +65,12 @@ def init(
     join: Annotated[
         bool, typer.Option("--join", help="Join a cluster that runs, instead of founding one.")
     ] = False,
+    worker: Annotated[
+        bool, typer.Option("--worker", help="For a worker, which executes and holds no log.")
+    ] = False,
     store_id: Annotated[
-        str | None, typer.Option(help="With --join: 16 hex digits that no store ever had. [default: random]")
+        str | None,
+        typer.Option(help="With --join or --worker: 16 hex digits that no store ever had. [default: random]"),
     ] = None,
     segment_bytes: Annotated[
         int | None, typer.Option(help="Size of the first log segment. [default: as for run]")
@@ -68,33 +80,40 @@ def init(
     ] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="plain or json.")] = "plain",
 ) -> None:
-    """Make a node's data directory: a founder's, or (--join) that of a node that will be let into a cluster.
+    """Make a node's data directory: a founder's, (--join) that of a node that will be let in, or (--worker) a worker's.
 
     A founder gets its identity and entry 1, the same on every founder. A node that joins gets an identity alone; its
-    store id, printed, is what `raftctl node add` lets in.
+    store id, printed, is what `raftctl node add` lets in. A worker's first start makes its directory by itself, too.
     """
     from raftd import founding
-    from raftd.config import load
+    from raftd.config import hex_id, load
 
     if output not in ("plain", "json"):
         raise ConfigError(f"--output {output} is neither plain nor json")
-    if join and member:
+    if join + worker + bool(member) > 1:
         raise ConfigError(
-            "--join and --member exclude each other: who joins learns the members from the cluster"
+            "--join, --worker and --member exclude each other: only a founder knows the members beforehand"
         )
-    if not join and (not member or store_id is not None):
+    if not (join or worker) and (not member or store_id is not None):
         raise ConfigError(
             "a founder is named among the --member options, with its store id",
-            try_="--member NAME=STORE_ID@HOST:PORT for each founder, or --join",
+            try_="--member NAME=STORE_ID@HOST:PORT for each founder, or --join, or --worker",
         )
     settings = load({"data_dir": data_dir, "segment_bytes": segment_bytes}, os.environ, config)
-    if join:
+    if worker:
+        wanted = None if store_id is None else hex_id("store id", store_id)
+        store = f"{founding.employ(data_dir, name, hex_id('cluster id', cluster_id), wanted):016x}"
+    elif join:
         store = f"{founding.join(data_dir, name, cluster_id, store_id, settings.segment_bytes):016x}"
     else:
         store = f"{founding.found(data_dir, name, cluster_id, member or (), settings.segment_bytes):016x}"
     if output == "json":
-        typer.echo(json.dumps({"data_dir": str(data_dir), "name": name, "store_id": store, "joins": join}))
-    elif join:
+        typer.echo(
+            json.dumps(
+                {"data_dir": str(data_dir), "name": name, "store_id": store, "joins": join, "worker": worker}
+            )
+        )
+    elif join or worker:
         typer.echo(store)
     else:
         typer.echo(f"{data_dir} is ready for {name}")
@@ -103,7 +122,15 @@ def init(
 @app.command()
 def run(
     data_dir: Annotated[Path | None, typer.Option(help="Made by raftd init.")] = None,
+    role: Annotated[
+        str | None, typer.Option(help="member (the default), or worker: it executes and holds no log.")
+    ] = None,
+    join: Annotated[
+        str | None,
+        typer.Option(help="Of a worker: HOST:PORT,... of some members; it remembers those that it hears of."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Refuse a data directory of another node.")] = None,
+    store_id: Annotated[str | None, typer.Option(help="Refuse a data directory of another store.")] = None,
     cluster_id: Annotated[
         str | None, typer.Option(help="Refuse a data directory of another cluster.")
     ] = None,
@@ -148,7 +175,10 @@ def run(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with these settings.")] = None,
 ) -> None:
-    """Run a node until it is told to stop (TERM or Ctrl-C)."""
+    """Run a node until it is told to stop (TERM or Ctrl-C). The word may be left out: raftd --role worker --join ...
+
+    The first start of a worker makes its data directory, for which it needs --name.
+    """
     from raftd.config import load
 
     flags = {
@@ -172,10 +202,15 @@ def version() -> None:
     typer.echo(f"raftd {__version__}")
 
 
+def _words(words: list[str]) -> list[str]:
+    """``raftd --role worker ...`` is ``raftd run --role worker ...``."""
+    return ["run", *words] if words and words[0].startswith("--") and words[0] != "--help" else words
+
+
 def main() -> NoReturn:
     """The console script."""
     try:
-        code = app(standalone_mode=False)
+        code = app(_words(sys.argv[1:]), standalone_mode=False)
     except RaftdError as error:
         say(error)
         sys.exit(exit_code(error))

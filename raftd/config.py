@@ -24,6 +24,9 @@ MAX_TEXT_CHARS = 256
 """Limits of the record on what a node says of itself (``raftd.scheduler.registration``): over them it would be refused
 by every leader, again and again, instead of once, here."""
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""Of a node."""
+
 _ADDRESS = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[^\s:\[\]]+)):(?P<port>[0-9]{1,5})")
 
 
@@ -32,7 +35,11 @@ class Config:
     """Everything that ``raftd run`` needs to know. Field names are the TOML keys and, upper-cased, the variables.
 
     Attributes:
-        data_dir: made by ``raftd init``; holds identity, log, blobs and captured output.
+        data_dir: made by ``raftd init`` (a worker's also by its first start); holds identity, log, blobs and captured
+            output.
+        role: ``member`` holds the log and executes; ``worker`` only executes.
+        join: of a worker: addresses of members to ask for the leader; it remembers all that it hears of.
+        store_id: the store that ``data_dir`` must be, or that a worker's first start makes; None: whichever it is.
         name: the node that ``data_dir`` must belong to; empty: whichever it says.
         cluster_id: the cluster that it must belong to; None: whichever it says.
         listen: ``host:port`` that gRPC is served on.
@@ -60,6 +67,9 @@ class Config:
     """
 
     data_dir: Path
+    role: str = "member"
+    join: tuple[str, ...] = ()
+    store_id: int | None = None
     name: str = ""
     cluster_id: int | None = None
     listen: str = "127.0.0.1:7411"
@@ -130,6 +140,19 @@ def split_address(address: str) -> tuple[str, int]:
             try_="write it like 127.0.0.1:7411 or [::1]:7411",
         )
     return match["v6"] or match["host"], int(match["port"])
+
+
+def check_name(source: str, name: str) -> str:
+    """The name of a node, if it can be one.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(
+            f"{source} {name[:MAX_TEXT_CHARS]!r} is no name: letters, digits, dots, dashes and underscores, at most 64"
+        )
+    return name
 
 
 def fixed_address(source: str, address: str) -> tuple[str, int]:
@@ -227,6 +250,9 @@ def _pairs(name: str, value: Any) -> dict[str, str]:
 
 _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "data_dir": _path,
+    "role": _text,
+    "join": _words,
+    "store_id": hex_id,
     "name": _text,
     "cluster_id": hex_id,
     "listen": _text,
@@ -323,6 +349,15 @@ def _check(config: Config, sources: Mapping[str, str]) -> None:
                 f"{sources[key]} = {address}: nothing is encrypted, so only loopback addresses are served",
                 try_="use 127.0.0.1, or say --insecure if everyone on that network may read and command this node",
             )
+    if config.role not in ("member", "worker"):
+        raise ConfigError(f"{sources['role']} = {config.role!r} is neither member nor worker")
+    for address in config.join:
+        fixed_address(sources["join"], address)
+    if config.join and config.role != "worker":
+        raise ConfigError(
+            f"{sources['join']} is for workers, and {sources['role']} is {config.role}",
+            try_="--role worker; or raftd init --join, to become a member",
+        )
     if config.election_ticks <= 2 * config.heartbeat_ticks:
         raise ConfigError(
             f"{sources['election_ticks']} = {config.election_ticks} must be more than twice "

@@ -1,4 +1,4 @@
-"""The first directory of a node: a founder's, with entry 1, or an empty one for a node that is to join.
+"""The first directory of a node: a founder's, with entry 1, an empty one for a node that is to join, or a worker's.
 
 What may live here: reading ``raftd init``'s words, and making the genesis entry from them. It is identical on every
 founding node; whoever comes later gets it from the others.
@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raftd.codec.genesis import encode_genesis
-from raftd.config import fixed_address, hex_id
+from raftd.config import NAME, check_name, fixed_address, hex_id
 from raftd.errors import ConfigError
 from raftd.raft.types import Entry, EntryType, HardState
 from raftd.scheduler.model import Genesis, Member
 from raftd.storage.directory import init_directory
 from raftd.storage.identity import Identity
+from raftd.storage.worker import init_worker
 
 GENESIS_TERM = 1
 FIRST_EPOCH = 1
 
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-_MEMBER = re.compile(rf"(?P<name>{_NAME})=(?P<store>[0-9a-fA-F]{{1,16}})@(?P<address>\S+)")
+_MEMBER = re.compile(rf"(?P<name>{NAME})=(?P<store>[0-9a-fA-F]{{1,16}})@(?P<address>\S+)")
 
 
 def found(data_dir: Path, name: str, cluster_id: str, members: Sequence[str], segment_bytes: int) -> int:
@@ -73,17 +73,39 @@ def join(data_dir: Path, name: str, cluster_id: str, store_id: str | None, segme
         ConfigError: the words make no node.
         StorageError: the directory is in use, or the disk failed.
     """
-    if not re.fullmatch(_NAME, name):
-        raise ConfigError(
-            f"--name {name!r} is no name: letters, digits, dots, dashes and underscores, at most 64"
-        )
+    check_name("--name", name)
     cluster = hex_id("cluster id", cluster_id)
-    store = secrets.randbelow((1 << 64) - 1) + 1 if store_id is None else hex_id("store id", store_id)
+    store = mint_store_id() if store_id is None else hex_id("store id", store_id)
     # No term, no vote, no entry: the first message of the leader brings everything, entry 1 or a snapshot included.
     init_directory(
         str(data_dir), Identity(cluster, store, name), HardState(0, 0, 0), (), segment_bytes=segment_bytes
     )
     return store
+
+
+def employ(data_dir: Path, name: str, cluster_id: int, store_id: int | None) -> int:
+    """Make the data directory of a worker.
+
+    Args:
+        name: a name that no node of the cluster has.
+        cluster_id: of the cluster that it is to work for.
+        store_id: None for a new one.
+
+    Returns:
+        The store id.
+
+    Raises:
+        ConfigError: the name is none.
+        StorageError: the directory is in use, or the disk failed.
+    """
+    store = mint_store_id() if store_id is None else store_id
+    init_worker(str(data_dir), Identity(cluster_id, store, check_name("--name", name), worker=True))
+    return store
+
+
+def mint_store_id() -> int:
+    """An id that no store ever had, in all likelihood."""
+    return secrets.randbelow((1 << 64) - 1) + 1
 
 
 def _member(word: str) -> Member:

@@ -14,16 +14,34 @@ import os
 import signal
 import sys
 import threading
+import time
 
-from raftd.config import Config
-from raftd.errors import ConfigError, OldCopy, RaftdError, StorageError, StoreTwice, UnknownFormat
+from raftd.config import Config, read_token
+from raftd.errors import (
+    ConfigError,
+    NameTaken,
+    OldCopy,
+    RaftdError,
+    StorageError,
+    StoreRemoved,
+    StoreTwice,
+    Unavailable,
+    UnknownFormat,
+    WrongIdentity,
+)
+from raftd.founding import employ
 from raftd.storage.directory import DataDirectory
-from raftd.wiring import Server
+from raftd.storage.worker import WorkerDirectory, is_made
+from raftd.wiring import build
 
 log = logging.getLogger("raftd")
 
 FATAL_EXIT_CODE = 1
 STORAGE_EXIT_CODE = 3
+
+ASK_S = 30.0
+ASK_PAUSE_S = 0.5
+"""For how long, and how often, a worker that is made asks which cluster it is of."""
 
 GC_THRESHOLD = 20_000
 """Allocations between two young collections. The default of 700 collects hundreds of times a second under load, and
@@ -37,6 +55,23 @@ def serve(config: Config) -> int:
         RaftdError: it could not be started.
     """
     _start_logging(config)
+    directory = _open_worker(config) if config.role == "worker" else _open_member(config)
+    if config.store_id not in (None, directory.identity.store_id):
+        directory.close()
+        raise WrongIdentity(
+            f"{config.data_dir} belongs to {directory.identity}, not to store {config.store_id:016x}",
+            try_="start it with the data directory that was meant",
+        )
+    gc.set_threshold(GC_THRESHOLD, 20, 100)
+    gc.freeze()
+    try:
+        return asyncio.run(_serve(config, directory))
+    except RaftdError as error:
+        log.error("%s", error.message)
+        raise
+
+
+def _open_member(config: Config) -> DataDirectory:
     directory = DataDirectory.open(
         str(config.data_dir),
         name=config.name or None,
@@ -48,16 +83,47 @@ def serve(config: Config) -> int:
             "the log ended in a write that a crash interrupted; it was never acknowledged and is cut: %s",
             torn,
         )
-    gc.set_threshold(GC_THRESHOLD, 20, 100)
-    gc.freeze()
-    try:
-        return asyncio.run(_serve(config, directory))
-    except RaftdError as error:
-        log.error("%s", error.message)
-        raise
+    return directory
 
 
-async def _serve(config: Config, directory: DataDirectory) -> int:
+def _open_worker(config: Config) -> WorkerDirectory:
+    """A worker's directory; the first start makes it. Of whose cluster it is, a member is asked where nobody says."""
+    path = str(config.data_dir)
+    if not is_made(path):
+        if not config.name:
+            raise ConfigError(
+                "a worker's first start needs a name for it", try_="--name w1, or any that is free"
+            )
+        cluster_id = config.cluster_id or asyncio.run(_ask_cluster_id(config))
+        store = employ(config.data_dir, config.name, cluster_id, config.store_id)
+        log.info("%s is made for worker %s, store %016x", path, config.name, store)
+    return WorkerDirectory.open(path, name=config.name or None, cluster_id=config.cluster_id)
+
+
+async def _ask_cluster_id(config: Config) -> int:
+    from raftd.transport.guides import ask_cluster_id
+
+    if not config.join:
+        raise ConfigError("no node of the cluster is named", try_="--join HOST:PORT,... of some members")
+    token = read_token(config.token_file)
+    deadline = time.monotonic() + ASK_S
+    while True:
+        failure: RaftdError | None = None
+        for address in config.join:
+            try:
+                return await ask_cluster_id(address, token)
+            except Unavailable as error:
+                failure = error
+        if time.monotonic() > deadline:
+            said = failure.message if failure is not None else ""
+            raise Unavailable(
+                f"none of {', '.join(config.join)} answers: {said}",
+                try_="start a member first, or name another",
+            )
+        await asyncio.sleep(ASK_PAUSE_S)
+
+
+async def _serve(config: Config, directory: DataDirectory | WorkerDirectory) -> int:
     loop = asyncio.get_running_loop()
     told: asyncio.Future[bool] = loop.create_future()
 
@@ -69,7 +135,7 @@ async def _serve(config: Config, directory: DataDirectory) -> int:
         loop.add_signal_handler(number, stop, True)
     # The whole cluster goes down: whoever took over would be the next to stop.
     loop.add_signal_handler(signal.SIGQUIT, stop, False)
-    server = Server(config, directory, end_process)
+    server = build(config, directory, end_process)
     await server.start()
     removed = asyncio.ensure_future(server.removed())
     await asyncio.wait((told, removed), return_when=asyncio.FIRST_COMPLETED)
@@ -97,7 +163,9 @@ def end_process(error: BaseException) -> None:
         print(f"try: {error.try_}", file=sys.stderr)
     logging.shutdown()
     sys.stderr.flush()
-    foreign = isinstance(error, StorageError | UnknownFormat | OldCopy | StoreTwice)
+    foreign = isinstance(
+        error, StorageError | UnknownFormat | OldCopy | StoreTwice | NameTaken | StoreRemoved
+    )
     os._exit(STORAGE_EXIT_CODE if foreign else FATAL_EXIT_CODE)
 
 

@@ -34,7 +34,7 @@ from raftd.founding import found
 from raftd.node import proposals
 from raftd.scheduler.commands import Cancel
 from raftd.storage.directory import DataDirectory
-from raftd.wiring import Server
+from raftd.wiring.member import Server
 
 proposals.MAX_BATCH_COMMANDS = 1  # each command is an entry of its own
 page = __import__("os").sysconf("SC_PAGE_SIZE")

@@ -24,6 +24,7 @@ from raftd.errors import (
 )
 from raftd.raft.types import HardState
 from raftd.storage.directory import DataDirectory
+from raftd.storage.worker import WorkerDirectory
 from tests.support import free_port
 
 CLUSTER = "00000000000000c1"
@@ -126,13 +127,15 @@ def test_the_store_id_of_a_node_that_joins_can_be_given(raftd: Raftd, tmp_path: 
     assert code == 0
     assert json.loads(out) == {
         "data_dir": str(tmp_path / "data"), "name": "n4", "store_id": "00000000000000ab", "joins": True,
+        "worker": False,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--join", "--member", MEMBER), "--join and --member exclude each other"),
+        (("--join", "--member", MEMBER), "--join, --worker and --member exclude each other"),
+        (("--join", "--worker"), "--join, --worker and --member exclude each other"),
         ((), "a founder is named among the --member options"),
         (("--member", MEMBER, "--store-id", "1"), "a founder is named among the --member options"),
         (("--join", "--store-id", "0"), "store id '0' is not 1 to 16 hex digits"),
@@ -322,3 +325,63 @@ def test_a_bug_is_logged_whole_and_exits_1(
     code, _, err = raftd("run", "--data-dir", str(tmp_path))
     assert (code, "error: ZeroDivisionError: a bug" in err) == (1, True)
     assert "Traceback" in caplog.text
+
+
+def test_a_worker_is_made_by_init_or_by_its_first_start(
+    raftd: Raftd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["init", "--worker", "--data-dir", str(tmp_path / "w1"), "--name", "w1", "--cluster-id", CLUSTER]
+    code, out, _ = raftd(*words)
+    made = WorkerDirectory.open(str(tmp_path / "w1"))
+    made.close()
+    assert (code, out) == (0, f"{made.identity.store_id:016x}\n")
+
+    async def served(_: Config, directory: DataDirectory | WorkerDirectory) -> int:
+        started.append(directory)
+        directory.close()
+        return 0
+
+    started: list[DataDirectory | WorkerDirectory] = []
+    monkeypatch.setattr(process, "_serve", served)
+    # The word `run` may be left out.
+    first = [
+        "--role",
+        "worker",
+        "--data-dir",
+        str(tmp_path / "w2"),
+        "--cluster-id",
+        CLUSTER,
+        "--store-id",
+        "a2",
+    ]
+    assert raftd(*first)[0] == 2, "who makes it must name it"
+    assert raftd(*first, "--name", "w2")[0] == 0
+    assert raftd("run", "--role", "worker", "--data-dir", str(tmp_path / "w2"))[0] == 0
+    identities = [(one.identity.name, one.identity.store_id, one.incarnation) for one in started]
+    assert identities == [("w2", 0xA2, 1), ("w2", 0xA2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--role", "master"), 2, "is neither member nor worker"),
+        (("--join", "127.0.0.1:1"), 2, "--join is for workers"),
+        (("--role", "worker", "--join", "127.0.0.1"), 2, "not a host:port address"),
+        (("--role", "worker", "--name", "w9"), 2, "no node of the cluster is named"),
+        (("--role", "worker", "--name", "..", "--cluster-id", CLUSTER), 2, "--name '..' is no name"),
+    ],
+)
+def test_words_that_make_no_worker(
+    raftd: Raftd, tmp_path: Path, words: tuple[str, ...], code: int, said: str
+) -> None:
+    ended, _, err = raftd("--data-dir", str(tmp_path / "data"), *words)
+    assert (ended, said in err) == (code, True), err
+
+
+def test_a_worker_of_another_store_exits_3(raftd: Raftd, tmp_path: Path) -> None:
+    founding.employ(tmp_path / "w1", "w1", 0xC1, 0xA1)
+    words = ("--role", "worker", "--data-dir", str(tmp_path / "w1"))
+    code, _, err = raftd(*words, "--store-id", "a2")
+    assert (code, "not to store 00000000000000a2" in err) == (3, True), err
+    code, _, err = raftd("run", "--data-dir", str(tmp_path / "w1"))
+    assert (code, "--role worker" in err) == (3, True), err

@@ -56,6 +56,7 @@ def test_every_setting_can_come_from_everywhere(tmp_path: Path) -> None:
         "stop_grace_ms": "0", "output_limit_bytes": "1024", "log_file": "/l", "log_file_bytes": "4096",
         "log_level": "error", "name": "n1", "cluster_id": "c1", "snapshot_entries": "7", "snapshot_log_bytes": "4096",
         "kept_entries": "0", "lease_reads": "true", "trace": "/t.jsonl",
+        "role": "worker", "join": "127.0.0.1:3,127.0.0.1:4", "store_id": "ab",
     }  # fmt: skip
     assert set(text) == set(config._PARSERS)
     by_variable = load({}, {f"RAFTD_{key.upper()}": value for key, value in text.items()}, None)
@@ -65,6 +66,7 @@ def test_every_setting_can_come_from_everywhere(tmp_path: Path) -> None:
     assert by_variable.labels == {"a": "1", "b": "2"}
     assert by_variable.address == "127.0.0.1:2"
     assert (by_variable.name, by_variable.cluster_id) == ("n1", 0xC1)
+    assert (by_variable.join, by_variable.store_id) == (("127.0.0.1:3", "127.0.0.1:4"), 0xAB)
 
 
 NUMBERS = {

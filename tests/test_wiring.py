@@ -22,7 +22,7 @@ from raftd.pb import scheduler_pb2 as pb
 from raftd.pb.scheduler_pb2_grpc import SchedulerStub
 from raftd.storage.directory import DataDirectory
 from raftd.storage.errors import Condemned
-from raftd.wiring import Server
+from raftd.wiring.member import Server
 from tests.services.hosts import channel_to, failure_of, run
 from tests.support import eventually, free_ports
 

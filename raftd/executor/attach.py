@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from raftd.errors import IncarnationLost, OldCopy, RaftdError, Unavailable
+from raftd.errors import IncarnationLost, NameTaken, OldCopy, RaftdError, StoreRemoved, Unavailable
 from raftd.executor.attempts import RunningAttempt
 from raftd.executor.config import ExecutorConfig
 from raftd.executor.leases import Lease
@@ -155,12 +155,16 @@ class AttachLoop:
 
         Raises:
             OldCopy: this data directory is an old copy of the store's.
+            NameTaken, StoreRemoved: of a worker: the cluster will never take it in. (A member's name is free once the
+                lease of who had it before has run out, and of its removal the record tells it.)
             RaftdError: the incarnation cannot be raised: without that, nothing may ever run here again.
         """
         while True:
             try:
                 await _first(self._attach(), self._lapse())
                 why = "the lease has run out"
+            except (NameTaken, StoreRemoved):
+                raise
             except OldCopy:
                 raise  # a new incarnation would hide it, and may be one that the store has had
             except IncarnationLost as error:
@@ -185,7 +189,7 @@ class AttachLoop:
             await asyncio.sleep(min(max(left_ms, 1), _LEASE_POLL_MS) / 1000)
 
     async def _attach(self) -> None:
-        """Dials whoever leads, again and again; ends only by ``IncarnationLost``."""
+        """Dials whoever leads, again and again; ends only by what no other leader would answer differently."""
         pause_ms = _FIRST_PAUSE_MS
         while True:
             leader = self._leaders.leader() or await self._leaders.changed(None)
@@ -198,7 +202,10 @@ class AttachLoop:
             except IncarnationLost:
                 raise
             except RaftdError as error:
+                if self._config.role == "worker" and isinstance(error, NameTaken | StoreRemoved):
+                    raise
                 self._note(leader, error)
+                self._leaders.failed(leader)
             except (
                 Exception
             ):  # a bug in one conversation must not end all others; it leaves a trace and a pause
@@ -234,7 +241,7 @@ class AttachLoop:
         try:
             await self._greet(stream, leader)
             self.attached_to = leader[0]
-            await _first(self._receive(stream), self._send(stream), self._silence(leader))
+            await _first(self._receive(stream, leader), self._send(stream), self._silence(leader))
         finally:
             self.attached_to = ""
             self._lease.forget_sent()
@@ -267,9 +274,12 @@ class AttachLoop:
             raise Unavailable(f"{leader[0]} has ended the stream without a welcome")
         self._on_down(answer)
 
-    async def _receive(self, stream: AttachStream) -> None:
+    async def _receive(self, stream: AttachStream, leader: Leader) -> None:
         while (message := await stream.receive()) is not None:
             self._on_down(message)
+            if message.renewal is not None:
+                self._leaders.worked(leader)
+        self._leaders.failed(leader)
 
     async def _send(self, stream: AttachStream) -> None:
         """Sends ends as soon as they are there, many at a time, and heartbeats in time."""

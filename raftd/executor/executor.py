@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from raftd.errors import OldCopy, RaftdError
+from raftd.errors import NameTaken, OldCopy, RaftdError, StoreRemoved
 from raftd.executor.attach import AttachLoop
 from raftd.executor.attempts import RunningAttempt
 from raftd.executor.config import ExecutorConfig
@@ -48,7 +48,7 @@ class Executor:
         transport: how to reach a leader.
         results: where large results go.
         blobs: where tasks get blobs from.
-        fatal: called when the node must not go on: its data directory is an old copy.
+        fatal: called when the node must not go on: its data directory is an old copy, or a worker is never taken in.
         clock: None: the machine's.
     """
 
@@ -131,7 +131,7 @@ class Executor:
     def _on_end(self, attaching: asyncio.Task[None]) -> None:
         if attaching.cancelled() or (error := attaching.exception()) is None:
             return
-        if isinstance(error, OldCopy):
+        if isinstance(error, OldCopy | NameTaken | StoreRemoved):
             self._fatal(error)
         else:
             log.critical("the executor can run nothing any more: %s", error, exc_info=error)

@@ -107,3 +107,9 @@ class LeaderWatch(Protocol):
     async def changed(self, seen: Leader | None, /) -> Leader | None:
         """Waits until ``leader()`` is other than ``seen``, and returns it (at once, if it is so already)."""
         ...
+
+    def failed(self, leader: Leader, /) -> None:
+        """This leader could not be reached, or did not renew the lease. Who knows by itself who leads ignores it."""
+
+    def worked(self, leader: Leader, /) -> None:
+        """This leader has renewed the lease, which only a leader can."""

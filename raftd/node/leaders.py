@@ -29,3 +29,9 @@ class Leaders:
         while (leader := self.leader()) == seen:
             await self._node.leader_changed()
         return leader
+
+    def failed(self, leader: Leader, /) -> None:
+        """Nothing is learned from it: consensus knows who leads, and leaves one that is silent."""
+
+    def worked(self, leader: Leader, /) -> None:
+        """Nothing is learned from it either."""

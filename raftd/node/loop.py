@@ -174,6 +174,11 @@ class Loop:
         return self._tenure.leader
 
     @property
+    def leader_known(self) -> bool:
+        """Whether anybody is known to lead."""
+        return self._tenure.leader != raft.NO_NODE
+
+    @property
     def leads(self) -> bool:
         """Whether this node leads and has applied its own term's first entry: it may serve and plan."""
         return self._tenure.serves

@@ -1,6 +1,6 @@
-"""Who the members are and where: names for the store ids that consensus speaks of.
+"""Who the members are and where: names for the store ids that consensus speaks of; and where workers are.
 
-What may live here: looking members up in the applied state. The address under which a node last registered wins over
+What may live here: looking nodes up in the applied state. The address under which a node last registered wins over
 the one it was founded or added with.
 """
 
@@ -64,6 +64,23 @@ class Members:
     def by_name(self, name: str) -> MemberView | None:
         """The member of this name, or None."""
         return next((member for member in self.all() if member.name == name), None)
+
+    def everybody(self) -> tuple[MemberView, ...]:
+        """Every member, and after them every other node that has registered: the workers."""
+        members = self.all()
+        names = {member.name for member in members}
+        return (
+            *members,
+            *(
+                MemberView(node.name, node.store_id, node.address, voter=False)
+                for node in self._state().nodes.values()
+                if node.name not in names and node.address
+            ),
+        )
+
+    def node(self, name: str) -> MemberView | None:
+        """The member or the worker of this name, or None."""
+        return next((node for node in self.everybody() if node.name == name), None)
 
     def name(self, store_id: int) -> str:
         """The name of a store, or empty."""

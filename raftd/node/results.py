@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from raftd.errors import BlobNotFound, PeerUnreachable, RaftdError
 from raftd.node.members import Members
 from raftd.scheduler import queries
 from raftd.scheduler.model import BlobRecord, BlobRef, Health
 from raftd.scheduler.state import State
 
 REPLICATE_TIMEOUT_MS = 30_000
+ASK_TIMEOUT_S = 5.0
 
 
 class Directory:
@@ -39,11 +41,83 @@ class Directory:
         return known is None or known.health is Health.UP
 
 
+class Asked(Protocol):
+    """Members who are asked for their directory (``raftd.transport.blobs.GrpcPeerBlobs``)."""
+
+    async def record(self, node: str, digest: str, timeout_s: float) -> BlobRecord:
+        """What that member's directory says of a blob."""
+
+
+class Known(Protocol):
+    """What a worker knows of the members (``raftd.node.discovery.Discovery``)."""
+
+    @property
+    def leader_name(self) -> str:
+        """The leader's name; empty while there is doubt."""
+
+    def voters(self) -> Sequence[str]:
+        """Names of the voters."""
+
+
+class AskedDirectory:
+    """The replicated blob directory for a node that holds no log: what is needed of it is asked for, and not kept.
+
+    Args:
+        known: the members.
+        asked: the way to ask one.
+    """
+
+    def __init__(self, known: Known, asked: Asked) -> None:
+        self._known = known
+        self._asked = asked
+        self._records: dict[str, BlobRecord] = {}
+
+    async def learn(self, digest: str) -> None:
+        """Have ``record`` know this blob, until ``forget``.
+
+        Raises:
+            BlobNotFound: the leader knows of no such blob.
+            RaftdError: no member could say.
+        """
+        leader = self._known.leader_name
+        voters = [leader] if leader else []
+        voters += [name for name in self._known.voters() if name != leader]
+        failure: RaftdError = PeerUnreachable("no voter is known")
+        for name in voters:
+            try:
+                self._records[digest] = await self._asked.record(name, digest, ASK_TIMEOUT_S)
+                return
+            except BlobNotFound:
+                raise  # only the leader says so
+            except RaftdError as error:
+                failure = error
+        raise failure
+
+    def forget(self, digest: str) -> None:
+        """Who holds it may change from now on."""
+        self._records.pop(digest, None)
+
+    def record(self, digest: str) -> BlobRecord | None:
+        """Who holds these bytes, as it was learned; None where it was not."""
+        return self._records.get(digest)
+
+    def voters(self) -> Sequence[str]:
+        """Names of the voters."""
+        return self._known.voters()
+
+    def is_up(self, node: str) -> bool:
+        """Which nodes are up is not known here: they are tried."""
+        return True
+
+
 class LocalStore(Protocol):
     """This node's own blobs (``raftd.blobs.local.LocalBlobs``)."""
 
     async def put_bytes(self, data: bytes, *, pinned: bool = True) -> BlobRef:
         """Store bytes, fsynced."""
+
+    async def unpin(self, digest: str) -> None:
+        """Make a replica a copy that may be evicted."""
 
 
 class Replicas(Protocol):
@@ -62,10 +136,34 @@ class Fetches(Protocol):
         """A local file with the bytes."""
 
 
-class ResultBlobs:
-    """Where large results go, and where tasks get blobs from."""
+class Voters(Protocol):
+    """Who votes."""
 
-    def __init__(self, local: LocalStore, replicas: Replicas, fetches: Fetches, directory: Directory) -> None:
+    def voters(self) -> Sequence[str]:
+        """Names of the voters."""
+
+
+class ResultBlobs:
+    """Where large results go, and where tasks get blobs from.
+
+    Args:
+        local: this node's blobs.
+        replicas: makes copies on other nodes.
+        fetches: brings copies here.
+        directory: who votes.
+        counts: whether this node may be one of those that are counted on; if not, what it keeps may be evicted.
+    """
+
+    def __init__(
+        self,
+        local: LocalStore,
+        replicas: Replicas,
+        fetches: Fetches,
+        directory: Voters,
+        *,
+        counts: bool = True,
+    ) -> None:
+        self._counts = counts
         self._local = local
         self._replicas = replicas
         self._fetches = fetches
@@ -77,14 +175,18 @@ class ResultBlobs:
         Raises:
             NotEnoughReplicas: too few voters could be reached; it may be tried again.
         """
-        ref = await self._local.put_bytes(data, pinned=True)
+        ref = await self._local.put_bytes(data, pinned=self._counts)
         voters = list(self._directory.voters())
-        holders = await self._replicas.replicate(
-            ref.digest,
-            candidates=voters,
-            replicas=len(voters) // 2 + 1,
-            timeout_ms=REPLICATE_TIMEOUT_MS,
-        )
+        try:
+            holders = await self._replicas.replicate(
+                ref.digest,
+                candidates=voters,
+                replicas=len(voters) // 2 + 1,
+                timeout_ms=REPLICATE_TIMEOUT_MS,
+            )
+        finally:
+            if not self._counts:
+                await self._local.unpin(ref.digest)
         return ref, holders
 
     async def fetch(self, digest: str) -> Path:
@@ -94,3 +196,29 @@ class ResultBlobs:
             BlobNotFound: nobody who can be reached has it.
         """
         return await self._fetches.fetch(digest)
+
+
+class WorkerBlobs(ResultBlobs):
+    """The same on a worker, whose own copies nobody counts on: it may be gone for good the next moment."""
+
+    def __init__(
+        self, local: LocalStore, replicas: Replicas, fetches: Fetches, directory: AskedDirectory
+    ) -> None:
+        super().__init__(local, replicas, fetches, directory, counts=False)
+        self._asked = directory
+
+    async def fetch(self, digest: str) -> Path:
+        """A local file with the bytes of a blob.
+
+        Raises:
+            BlobNotFound: nobody has it.
+            RaftdError: no member could be asked, or nobody who has it.
+        """
+        try:
+            return await super().fetch(digest)
+        except BlobNotFound:
+            await self._asked.learn(digest)
+        try:
+            return await super().fetch(digest)
+        finally:
+            self._asked.forget(digest)

@@ -114,7 +114,7 @@ class NodeInfoResponse(_message.Message):
     pid: _builtins.int
     version: _builtins.str
     role: _builtins.str
-    """follower, pre_candidate, candidate, leader"""
+    """follower, pre_candidate, candidate, leader; worker: it holds no log"""
     leader: _builtins.str
     leader_address: _builtins.str
     term: _builtins.int
@@ -131,7 +131,7 @@ class NodeInfoResponse(_message.Message):
     slots_ready: _builtins.bool
     """every slot process is warm and the executor is attached"""
     membership: _builtins.str
-    """voter, learner, leaving (votes in the outgoing configuration only), removed, joining"""
+    """voter, learner, leaving (votes in the outgoing configuration only), removed, joining, worker"""
     snapshot_index: _builtins.int
     """of its newest snapshot; 0 = none"""
     snapshot_bytes: _builtins.int
@@ -267,6 +267,55 @@ class MembersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MembersResponse: _TypeAlias = MembersResponse  # noqa: Y015
+
+@_typing.final
+class WatchMembersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchMembersRequest: _TypeAlias = WatchMembersRequest  # noqa: Y015
+
+@_typing.final
+class WatchMembersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
+    LEADER_ADDRESS_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """who says so"""
+    leader: _builtins.str
+    """empty while it knows none"""
+    leader_address: _builtins.str
+    term: _builtins.int
+    @_builtins.property
+    def members(self) -> Global___MembersResponse: ...
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        leader: _builtins.str = ...,
+        leader_address: _builtins.str = ...,
+        term: _builtins.int = ...,
+        members: Global___MembersResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["members", b"members"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader", b"leader", "leader_address", b"leader_address", "members", b"members", "node", b"node", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchMembersResponse: _TypeAlias = WatchMembersResponse  # noqa: Y015
 
 @_typing.final
 class AddMemberRequest(_message.Message):

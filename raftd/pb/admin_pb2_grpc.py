@@ -44,6 +44,11 @@ class AdminStub(object):
                 request_serializer=raftd_dot_pb_dot_admin__pb2.MembersRequest.SerializeToString,
                 response_deserializer=raftd_dot_pb_dot_admin__pb2.MembersResponse.FromString,
                 _registered_method=True)
+        self.WatchMembers = channel.unary_stream(
+                '/raftd.v1.Admin/WatchMembers',
+                request_serializer=raftd_dot_pb_dot_admin__pb2.WatchMembersRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_admin__pb2.WatchMembersResponse.FromString,
+                _registered_method=True)
         self.AddMember = channel.unary_unary(
                 '/raftd.v1.Admin/AddMember',
                 request_serializer=raftd_dot_pb_dot_admin__pb2.AddMemberRequest.SerializeToString,
@@ -93,6 +98,14 @@ class AdminServicer(object):
 
     def Members(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchMembers(self, request, context):
+        """Who leads and who the members are: as the asked node knows it now, and again after every change. What a worker, which
+        holds no log, finds the leader by.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -155,6 +168,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Members,
                     request_deserializer=raftd_dot_pb_dot_admin__pb2.MembersRequest.FromString,
                     response_serializer=raftd_dot_pb_dot_admin__pb2.MembersResponse.SerializeToString,
+            ),
+            'WatchMembers': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchMembers,
+                    request_deserializer=raftd_dot_pb_dot_admin__pb2.WatchMembersRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_admin__pb2.WatchMembersResponse.SerializeToString,
             ),
             'AddMember': grpc.unary_unary_rpc_method_handler(
                     servicer.AddMember,
@@ -246,6 +264,33 @@ class Admin(object):
             '/raftd.v1.Admin/Members',
             raftd_dot_pb_dot_admin__pb2.MembersRequest.SerializeToString,
             raftd_dot_pb_dot_admin__pb2.MembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/raftd.v1.Admin/WatchMembers',
+            raftd_dot_pb_dot_admin__pb2.WatchMembersRequest.SerializeToString,
+            raftd_dot_pb_dot_admin__pb2.WatchMembersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -17,6 +17,10 @@ class AdminStub:
     NodeInfo: _aio.UnaryUnaryMultiCallable[_admin_pb2.NodeInfoRequest, _admin_pb2.NodeInfoResponse]
     """Answered by the asked node from its own state: works without a leader."""
     Members: _aio.UnaryUnaryMultiCallable[_admin_pb2.MembersRequest, _admin_pb2.MembersResponse]
+    WatchMembers: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchMembersRequest, _admin_pb2.WatchMembersResponse]
+    """Who leads and who the members are: as the asked node knows it now, and again after every change. What a worker, which
+    holds no log, finds the leader by.
+    """
     AddMember: _aio.UnaryUnaryMultiCallable[_admin_pb2.AddMemberRequest, _admin_pb2.AddMemberResponse]
     """Changes of the membership and of the leadership. Any node takes them and passes them on to the leader, once.
     One change at a time: while another is under way the answer is a refusal that can be retried.
@@ -45,6 +49,16 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.MembersRequest,
         context: _aio.ServicerContext[_admin_pb2.MembersRequest, _abc.Awaitable[_admin_pb2.MembersResponse]],
     ) -> _abc.Awaitable[_admin_pb2.MembersResponse]: ...
+
+    @_abc_1.abstractmethod
+    def WatchMembers(
+        self,
+        request: _admin_pb2.WatchMembersRequest,
+        context: _aio.ServicerContext[_admin_pb2.WatchMembersRequest, _abc.AsyncIterator[_admin_pb2.WatchMembersResponse]],
+    ) -> _abc.AsyncIterator[_admin_pb2.WatchMembersResponse]:
+        """Who leads and who the members are: as the asked node knows it now, and again after every change. What a worker, which
+        holds no log, finds the leader by.
+        """
 
     @_abc_1.abstractmethod
     def AddMember(

@@ -1,15 +1,15 @@
-"""The Admin service: who the asked node is, what its core knows, which faults it injects, and changes of the members.
+"""The Admin service of a member: who it is, what its core knows, who leads, and changes of the members.
 
-What may live here: reading this node, the table of its cuts, and handing an operator's wishes on. What an operator asks
-when there is no leader is answered here; changes of the membership and of the leadership are the leader's, to whom they
-are forwarded, once.
+What may live here: reading this node, and handing an operator's wishes on (its cuts are ``services.faults``'). What an
+operator asks when there is no leader is answered here; changes of the membership and of the leadership are the
+leader's, to whom they are forwarded, once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -17,16 +17,17 @@ from google.protobuf.message import Message
 import raftd
 from raftd.config import fixed_address
 from raftd.config import hex_id as parse_hex_id
-from raftd.errors import DeadlinePassed, InvalidRequest, NodeNotFound
+from raftd.errors import DeadlinePassed
+from raftd.node.bulletin import Bulletin
 from raftd.node.members import Members
 from raftd.pb import admin_pb2 as pb
-from raftd.pb.admin_pb2_grpc import AdminServicer
 from raftd.raft.ready import Status
 from raftd.raft.types import Snapshot
+from raftd.services.faults import FaultControl
 from raftd.services.forwarding import Forwarder
 from raftd.services.status import Context, remaining_s, served
 from raftd.transport.base import LocalNode, hex_id
-from raftd.transport.faults import Cut, FaultTable
+from raftd.transport.faults import FaultTable
 
 
 class NodeFacts(Protocol):
@@ -94,7 +95,7 @@ SERVICE = "/raftd.v1.Admin/"
 Response = TypeVar("Response", bound=Message)
 
 
-class AdminService(AdminServicer):
+class AdminService(FaultControl):
     """Answers operators on one node.
 
     Args:
@@ -103,6 +104,7 @@ class AdminService(AdminServicer):
         address: that others reach it under.
         started_at_ms: Unix milliseconds.
         members: names and addresses of the members.
+        bulletin: tells of a change of them, or of the leader.
         facts: what changes while it runs.
         faults: the cuts in force.
         control: changes the membership and the leadership, on the leader.
@@ -118,19 +120,21 @@ class AdminService(AdminServicer):
         address: str,
         started_at_ms: int,
         members: Members,
+        bulletin: Bulletin,
         facts: NodeFacts,
         faults: FaultTable,
         control: MembershipControl,
         snapshots: Snapshotting,
         forwarder: Forwarder,
     ) -> None:
+        super().__init__(faults, lambda: {node.name for node in members.everybody()})
         self._local = local
         self._incarnation = incarnation
         self._address = address
         self._started_at_ms = started_at_ms
         self._members = members
+        self._bulletin = bulletin
         self._facts = facts
-        self._faults = faults
         self._control = control
         self._snapshots = snapshots
         self._forwarder = forwarder
@@ -158,7 +162,7 @@ class AdminService(AdminServicer):
             first_index=status.first_index,
             last_index=status.last_index,
             peers=self._peers(status),
-            fault_injection=self._faults.enabled,
+            fault_injection=self.faults.enabled,
             started_at_ms=self._started_at_ms,
             fsync_ms=self._facts.fsync_ms,
             storage_queue=self._facts.storage_queue,
@@ -193,6 +197,9 @@ class AdminService(AdminServicer):
     @served
     async def Members(self, request: pb.MembersRequest, context: Context) -> pb.MembersResponse:
         """The members, as the applied state has them."""
+        return self._members_now()
+
+    def _members_now(self) -> pb.MembersResponse:
         return pb.MembersResponse(
             members=[
                 pb.Member(
@@ -209,6 +216,26 @@ class AdminService(AdminServicer):
             joint=bool(self._facts.status().configuration.outgoing),
             removed_stores=map(hex_id, sorted(self._facts.removed_stores)),
         )
+
+    @served
+    async def WatchMembers(
+        self, request: pb.WatchMembersRequest, context: Context
+    ) -> AsyncIterator[pb.WatchMembersResponse]:
+        """Who leads and who the members are, now and after every change; see admin.proto."""
+        told = None
+        while True:
+            notice = self._bulletin.now()
+            if notice == told:
+                await self._bulletin.changed()
+                continue
+            told = notice
+            yield pb.WatchMembersResponse(
+                node=self._local.name,
+                leader="" if notice.leader is None else notice.leader.name,
+                leader_address="" if notice.leader is None else notice.leader.address,
+                term=notice.term,
+                members=self._members_now(),
+            )
 
     @served
     async def AddMember(self, request: pb.AddMemberRequest, context: Context) -> pb.AddMemberResponse:
@@ -292,31 +319,3 @@ class AdminService(AdminServicer):
         return await self._forwarder.leader_or_forward(
             SERVICE + method, request, context, local, unknown_try="look at the members, and at who leads"
         )
-
-    @served
-    async def SetFaults(self, request: pb.SetFaultsRequest, context: Context) -> pb.SetFaultsResponse:
-        """Set and lift cuts; see admin.proto."""
-        add, remove = _cuts(request.add), _cuts(request.remove)
-        known = {member.name for member in self._members.all()}
-        unknown = sorted({name for cut in add for name in cut} - known)
-        if unknown and known:
-            raise NodeNotFound(
-                f"there is no node {unknown[0]}", try_=f"the nodes are {', '.join(sorted(known))}"
-            )
-        self._faults.change(add, remove, request.heal)
-        return pb.SetFaultsResponse(cuts=self._cuts())
-
-    @served
-    async def GetFaults(self, request: pb.GetFaultsRequest, context: Context) -> pb.GetFaultsResponse:
-        """The cuts in force here."""
-        return pb.GetFaultsResponse(fault_injection=self._faults.enabled, cuts=self._cuts())
-
-    def _cuts(self) -> list[pb.Cut]:
-        return [pb.Cut(from_node=source, to_node=target) for source, target in self._faults.cuts]
-
-
-def _cuts(cuts: Iterable[pb.Cut]) -> list[Cut]:
-    for cut in cuts:
-        if not cut.from_node or not cut.to_node or cut.from_node == cut.to_node:
-            raise InvalidRequest(f"a cut is between two nodes, not from {cut.from_node!r} to {cut.to_node!r}")
-    return [(cut.from_node, cut.to_node) for cut in cuts]

@@ -114,10 +114,10 @@ class LogsReader:
             async for response in read_kept(self._output(task_id, number), node, number, request.follow):
                 yield response
             return
-        member = self._members.by_name(node)
+        member = self._members.node(node)
         if member is None:
             raise LogsGone(
-                f"{node}, which ran attempt {number} of {task_name(task_id)}, is no member any more"
+                f"{node}, which ran attempt {number} of {task_name(task_id)}, is no node of the cluster any more"
             )
         asked = pb.LogsRequest(task_id=task_name(task_id), attempt=number, follow=request.follow)
         remote = RemoteNode(member.name, member.store_id, member.address)

@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 from dataclasses import dataclass
+from typing import Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -23,16 +24,14 @@ from raftd.pb.blobs_pb2_grpc import BlobsServicer, add_BlobsServicer_to_server
 from raftd.pb.consensus_pb2_grpc import ConsensusServicer, add_ConsensusServicer_to_server
 from raftd.pb.scheduler_pb2_grpc import SchedulerServicer, add_SchedulerServicer_to_server
 from raftd.services.auth import PeerInterceptor, TokenInterceptor
-from raftd.services.forwarding import Leadership
 from raftd.services.identity import Stores
 from raftd.transport.base import MAX_MESSAGE_BYTES, LocalNode
 from raftd.transport.faults import FaultTable
 
 SCHEDULER = scheduler_pb2.DESCRIPTOR.services_by_name["Scheduler"].full_name
-ALWAYS_SERVING = tuple(
-    module.DESCRIPTOR.services_by_name[name].full_name
-    for module, name in ((admin_pb2, "Admin"), (blobs_pb2, "Blobs"), (consensus_pb2, "Consensus"))
-)
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
+CONSENSUS = consensus_pb2.DESCRIPTOR.services_by_name["Consensus"].full_name
+BLOBS = blobs_pb2.DESCRIPTOR.services_by_name["Blobs"].full_name
 
 MAX_CALLS = 4096
 """Under way on one connection; a client that starts more waits for its own."""
@@ -59,15 +58,27 @@ def server_options() -> list[tuple[str, int]]:
     ]
 
 
+class LeaderKnown(Protocol):
+    """Whether a leader is known, for health."""
+
+    @property
+    def leader_known(self) -> bool:
+        """Whether one is."""
+
+    async def leader_changed(self) -> None:
+        """Return when that may have changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What is served, and what tells the nodes that belong here from others."""
+    """What is served, and what tells the nodes that belong here from others. A worker has no part in consensus, and no
+    blobs that others count on."""
 
     scheduler: SchedulerServicer
     admin: AdminServicer
-    consensus: ConsensusServicer
-    blobs: BlobsServicer
     stores: Stores
+    consensus: ConsensusServicer | None = None
+    blobs: BlobsServicer | None = None
 
 
 class ServerHost:
@@ -85,7 +96,7 @@ class ServerHost:
     """
 
     def __init__(
-        self, listen: str, local: LocalNode, faults: FaultTable, node: Leadership, services: Services
+        self, listen: str, local: LocalNode, faults: FaultTable, node: LeaderKnown, services: Services
     ) -> None:
         self._node = node
         self._health = health.aio.HealthServicer()
@@ -96,19 +107,24 @@ class ServerHost:
         )
         add_SchedulerServicer_to_server(services.scheduler, self._server)
         add_AdminServicer_to_server(services.admin, self._server)
-        add_ConsensusServicer_to_server(services.consensus, self._server)
-        add_BlobsServicer_to_server(services.blobs, self._server)
+        self._always = [ADMIN]
+        if services.consensus is not None:
+            add_ConsensusServicer_to_server(services.consensus, self._server)
+            self._always.append(CONSENSUS)
+        if services.blobs is not None:
+            add_BlobsServicer_to_server(services.blobs, self._server)
+            self._always.append(BLOBS)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
-            (SCHEDULER, *ALWAYS_SERVING, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+            (SCHEDULER, *self._always, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
         self.port = _bind(self._server, listen)
 
     async def start(self) -> None:
         """Answer calls from now on."""
-        for service in ALWAYS_SERVING:
+        for service in self._always:
             await self._health.set(service, _SERVING)
-        await self._tell_health(self._has_leader())
+        await self._tell_health(self._node.leader_known)
         await self._server.start()
         self._health_task = asyncio.create_task(self._follow_leader(), name="health")
 
@@ -121,15 +137,12 @@ class ServerHost:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
 
-    def _has_leader(self) -> bool:
-        return self._node.leader != 0
-
     async def _follow_leader(self) -> None:
-        told = not self._has_leader()
+        told = not self._node.leader_known
         while True:
             # No await between this look and the waiting: a change in between would be missed.
-            if told != self._has_leader():
-                told = self._has_leader()
+            if told != self._node.leader_known:
+                told = self._node.leader_known
                 await self._tell_health(told)
             else:
                 await self._node.leader_changed()

@@ -78,11 +78,11 @@ def init_directory(
     fs = fs or RealFileSystem()
     path = path.rstrip("/") or "/"
     try:
-        _make_directories(fs, path)
-        _check_empty(fs, path)
-        lock = _lock(fs, path)
+        make_directories(fs, path)
+        check_empty(fs, path)
+        lock = take_lock(fs, path)
         try:
-            _check_empty(fs, path)
+            check_empty(fs, path)
             if not fs.exists(f"{path}/{INITIALISING_FILE}"):
                 fs.create(f"{path}/{INITIALISING_FILE}").close()
             fs.fsync_dir(path)
@@ -163,8 +163,8 @@ class DataDirectory:
         fs = fs or RealFileSystem()
         path = path.rstrip("/") or "/"
         try:
-            _check_initialised(fs, path)
-            lock = _lock(fs, path)
+            check_initialised(fs, path)
+            lock = take_lock(fs, path)
             try:
                 return cls._open_locked(fs, path, lock, name, cluster_id, segment_bytes)
             except BaseException:
@@ -183,7 +183,7 @@ class DataDirectory:
         cluster_id: int | None,
         segment_bytes: int,
     ) -> DataDirectory:
-        _check_initialised(fs, path)
+        check_initialised(fs, path)
         identity = read_identity(fs, path)
         check_identity(identity, path, name=name, cluster_id=cluster_id)
         check_condemned(fs, path)
@@ -270,24 +270,26 @@ def _reconcile(path: str, log: Wal, recovered: Recovered, snapshots: SnapshotSto
     return Recovered(hard_state, [], recovered.torn_tail, snapshot.index, snapshot.term)
 
 
-def _make_directories(fs: FileSystem, path: str) -> None:
+def make_directories(fs: FileSystem, path: str) -> None:
     """Make the directory and its missing parents, each durable before the next."""
     parent = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
     if not fs.exists(path):
-        _make_directories(fs, parent)
+        make_directories(fs, parent)
         fs.mkdir(path)
     # Also where it was there: an earlier init may have died between making it and this.
     fs.fsync_dir(parent)
 
 
-def _lock(fs: FileSystem, path: str) -> Lock:
+def take_lock(fs: FileSystem, path: str) -> Lock:
+    """The lock of a directory. Raises ``DataDirectoryLocked``; ``OSError``."""
     try:
         return fs.lock(f"{path}/{LOCK_FILE}")
     except LockHeld as held:
         raise DataDirectoryLocked(f"{path}/{LOCK_FILE}", held.pid) from None
 
 
-def _check_empty(fs: FileSystem, path: str) -> None:
+def check_empty(fs: FileSystem, path: str) -> None:
+    """Refuse a directory that a store cannot be made in. Raises ``AlreadyInitialised``; ``OSError``."""
     names = fs.listdir(path)
     if IDENTITY_FILE in names:
         raise AlreadyInitialised(path, f"it holds {read_identity(fs, path)}")
@@ -296,7 +298,8 @@ def _check_empty(fs: FileSystem, path: str) -> None:
         raise AlreadyInitialised(path, f"it is not empty, it holds {strange[0]!r}")
 
 
-def _check_initialised(fs: FileSystem, path: str) -> None:
+def check_initialised(fs: FileSystem, path: str) -> None:
+    """Refuse a directory that holds no whole store. Raises ``NotInitialised``; ``OSError``."""
     if not fs.exists(path):
         raise NotInitialised(path, "it is not there")
     names = fs.listdir(path)

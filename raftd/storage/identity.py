@@ -34,11 +34,13 @@ class Identity:
         cluster_id: the cluster, 64 bits, not 0.
         store_id: this store, 64 bits, not 0, minted with the directory.
         name: the node's name, for people.
+        worker: whether it is a worker's, which holds no log.
     """
 
     cluster_id: int
     store_id: int
     name: str
+    worker: bool = False
 
     def __post_init__(self) -> None:
         if not (0 < self.cluster_id <= MAX_ID and 0 < self.store_id <= MAX_ID):
@@ -47,7 +49,8 @@ class Identity:
             raise ValueError("a node needs a name")
 
     def __str__(self) -> str:
-        return f"node {self.name}, store {self.store_id:016x} of cluster {self.cluster_id:016x}"
+        what = "worker" if self.worker else "node"
+        return f"{what} {self.name}, store {self.store_id:016x} of cluster {self.cluster_id:016x}"
 
 
 def write_identity(fs: FileSystem, directory: str, identity: Identity) -> None:
@@ -56,6 +59,7 @@ def write_identity(fs: FileSystem, directory: str, identity: Identity) -> None:
         "cluster_id": f"{identity.cluster_id:016x}",
         "store_id": f"{identity.store_id:016x}",
         "name": identity.name,
+        **({"worker": True} if identity.worker else {}),
     }
     replace_file(fs, directory, IDENTITY_FILE, _seal(fields))
 
@@ -65,7 +69,12 @@ def read_identity(fs: FileSystem, directory: str) -> Identity:
     path = f"{directory}/{IDENTITY_FILE}"
     fields = _unseal(path, fs.read(path))
     try:
-        return Identity(int(fields["cluster_id"], 16), int(fields["store_id"], 16), str(fields["name"]))
+        return Identity(
+            int(fields["cluster_id"], 16),
+            int(fields["store_id"], 16),
+            str(fields["name"]),
+            bool(fields.get("worker", False)),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedLog(path, 0, f"fields that make no identity: {error}") from error
 
@@ -101,7 +110,9 @@ def check_condemned(fs: FileSystem, directory: str) -> None:
         raise Condemned(directory, str(_unseal(path, fs.read(path)).get("reason", "")))
 
 
-def check_identity(found: Identity, path: str, *, name: str | None, cluster_id: int | None) -> None:
+def check_identity(
+    found: Identity, path: str, *, name: str | None, cluster_id: int | None, worker: bool = False
+) -> None:
     """Refuse a directory that is not the one that was meant. Raises ``WrongIdentity``.
 
     Args:
@@ -109,7 +120,13 @@ def check_identity(found: Identity, path: str, *, name: str | None, cluster_id: 
         path: the directory.
         name: the node that was meant, None where any will do.
         cluster_id: the cluster that was meant, None where any will do.
+        worker: whether a worker's was meant.
     """
+    if found.worker != worker:
+        raise WrongIdentity(
+            f"{path} belongs to {found}, which {'holds no log' if found.worker else 'is no worker'}",
+            try_=f"start it {'with' if found.worker else 'without'} --role worker",
+        )
     if name is not None and name != found.name:
         raise WrongIdentity(
             f"{path} belongs to {found}, not to node {name}",

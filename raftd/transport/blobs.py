@@ -16,9 +16,11 @@ import grpc
 from raftd.errors import PeerUnreachable, RaftdError
 from raftd.pb import blobs_pb2 as pb
 from raftd.pb.blobs_pb2_grpc import BlobsStub
-from raftd.scheduler.model import BlobRef
+from raftd.scheduler.model import BlobRecord, BlobRef
 from raftd.transport.base import RemoteNode
-from raftd.transport.caller import CONNECT_TIMEOUT_S, Caller, Purpose, call_failed
+from raftd.transport.caller import CONNECT_TIMEOUT_S, Caller, CallFailed, Purpose, call_failed
+
+STAT = "/raftd.v1.Blobs/Stat"
 
 PutCall: TypeAlias = "grpc.aio.StreamUnaryCall[pb.PutRequest, pb.PutResponse]"
 
@@ -124,6 +126,21 @@ class GrpcPeerBlobs:
             raise _failure(node, error) from None
         finally:
             call.cancel()
+
+    async def record(self, node: str, digest: str, timeout_s: float) -> BlobRecord:
+        """What that node's directory says of a blob; a leader makes sure of that.
+
+        Raises:
+            BlobNotFound: the leader knows of no such blob.
+            RaftdError: the node is not there, or neither leads nor knows the blob.
+        """
+        request = pb.StatBlobRequest(digest=digest).SerializeToString()
+        try:
+            answer = await self._caller.unary(self._known(node), STAT, request, timeout_s)
+        except CallFailed as failed:
+            raise failed.error() from None
+        found = pb.StatBlobResponse.FromString(answer)
+        return BlobRecord(BlobRef(found.blob.digest, found.blob.size_bytes), tuple(found.holders))
 
     def _known(self, node: str) -> RemoteNode:
         remote = self._remote(node)

@@ -45,10 +45,15 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """A local cluster as its user has it: by command line."""
+    """A local cluster as its user has it: by command line.
+
+    Attributes:
+        extra_path: where its nodes find task kinds beside raftd's own.
+    """
 
     name: str
     home: Path
+    extra_path: tuple[Path, ...] = ()
 
     @property
     def directory(self) -> Path:
@@ -63,7 +68,7 @@ class Cluster:
             **kept,
             "XDG_STATE_HOME": str(self.home),
             "RAFTCTL_CLUSTER": self.name,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, *self.extra_path))),
             "NO_COLOR": "1",
         }
 
@@ -173,8 +178,8 @@ def home(tmp_path: Path) -> Path:
 def cluster(request: pytest.FixtureRequest, home: Path) -> Iterator[ClusterFactory]:
     """Makes clusters: ``cluster()`` has three nodes, ``cluster(5, "--slots", "2")`` five, ``cluster(0)`` none yet."""
 
-    def make(size: int = 3, *options: str, name: str = "test") -> Cluster:
-        made = Cluster(name, home)
+    def make(size: int = 3, *options: str, name: str = "test", extra_path: tuple[Path, ...] = ()) -> Cluster:
+        made = Cluster(name, home, extra_path)
         if size:
             made.run("cluster", "up", "-n", str(size), *options)
         return made

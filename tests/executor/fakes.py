@@ -50,6 +50,7 @@ class FakeLeaders:
     def __init__(self, leader: tuple[str, str] | None = None) -> None:
         self._leader = leader
         self._moved = asyncio.Event()
+        self.judged: list[tuple[str, tuple[str, str]]] = []
 
     def set(self, leader: tuple[str, str] | None) -> None:
         self._leader = leader
@@ -63,6 +64,12 @@ class FakeLeaders:
         while self._leader == seen:
             await self._moved.wait()
         return self._leader
+
+    def failed(self, leader: tuple[str, str], /) -> None:
+        self.judged.append(("failed", leader))
+
+    def worked(self, leader: tuple[str, str], /) -> None:
+        self.judged.append(("worked", leader))
 
 
 class FakeStream:

@@ -9,13 +9,12 @@ way have taken effect already. At an answer, its operation must have taken effec
 before it may do so now, and not sooner than something needs it (J. M. Wing and C. Gong, *Testing and Verifying
 Concurrent Objects*, 1993; G. Lowe, *Testing for Linearizability*, 2017). A configuration that was met is not met again.
 
-Linearizability is local: a history is linearizable if and only if that of every single object in it is. So it is split
-by key first, which is what keeps thousands of operations cheap.
+Linearizability is local: a history is linearizable if and only if that of every single object in it is. So a history is
+split by object first, which is what keeps thousands of operations cheap.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -125,15 +124,10 @@ def check(
 
 
 def check_each(
-    history: Iterable[Operation[C, A]],
-    key: Callable[[Operation[C, A]], K],
-    specification: Callable[[K], Specification[S, C, A]],
+    parts: Mapping[K, Iterable[Operation[C, A]]], specification: Callable[[K], Specification[S, C, A]]
 ) -> Mapping[K, Unexplained[S, C, A]]:
-    """Check every object of a history for itself; those that nothing explains, by key."""
-    parts: defaultdict[K, list[Operation[C, A]]] = defaultdict(list)
-    for operation in history:
-        parts[key(operation)].append(operation)
-    found = {part: check(operations, specification(part)) for part, operations in parts.items()}
+    """Check the history of every object for itself; what nothing explains, by key."""
+    found = {part: check(history, specification(part)) for part, history in parts.items()}
     return {part: verdict for part, verdict in found.items() if verdict is not None}
 
 

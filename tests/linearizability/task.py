@@ -46,11 +46,11 @@ class Occupy:
 
 @dataclass(frozen=True, slots=True)
 class Vacate:
-    """An attempt ends, and leaves the task as `then`."""
+    """An attempt ends, and leaves the task as `then`; None: nobody saw it in between, as it may be."""
 
     token: FencingToken
     outcome: AttemptOutcome
-    then: TaskState
+    then: TaskState | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class TaskSpecification:
     initial: State = None
 
     def after(self, state: State, call: Call, answer: Answer | None) -> Iterable[State]:
-        """The states that this may lead to: none or one, for a task is told everything that it does."""
+        """The states that this may lead to."""
         if isinstance(answer, Refused):
             return (state,)
         match call:
@@ -227,12 +227,13 @@ def _occupy(task: Task, token: FencingToken) -> Iterable[State]:
 def _vacate(task: Task, call: Vacate) -> Iterable[State]:
     if task.state is not TaskState.RUNNING or task.runs[-1] != Run(call.token):
         return ()
-    succeeds = call.then is TaskState.SUCCEEDED
-    if call.then is TaskState.RUNNING or call.outcome is AttemptOutcome.RUNNING:
-        return ()
-    if (call.outcome is AttemptOutcome.SUCCEEDED) is not succeeds:
-        return ()
-    # A cancel that met it forbids the retry, and only a cancel makes it cancelled.
-    if not succeeds and task.cancelling is not (call.then is TaskState.CANCELLED):
-        return ()
-    return (replace(task, state=call.then, runs=(*task.runs[:-1], Run(call.token, call.outcome))),)
+    if call.outcome is AttemptOutcome.SUCCEEDED:
+        possible = {TaskState.SUCCEEDED}
+    elif call.outcome is AttemptOutcome.RUNNING:
+        possible = set()
+    elif task.cancelling:
+        possible = {TaskState.CANCELLED}  # a cancel that met it forbids the retry
+    else:
+        possible = {TaskState.PENDING, TaskState.FAILED}
+    runs = (*task.runs[:-1], Run(call.token, call.outcome))
+    return [replace(task, state=then, runs=runs) for then in sorted(possible) if call.then in (None, then)]

@@ -128,24 +128,19 @@ def test_the_checker_says_what_trying_every_order_says(history: History) -> None
 def test_many_operations_on_many_objects_are_checked_one_object_at_a_time() -> None:
     """Ten thousand, ten clients at once on each of forty registers, a tenth without an answer; one of them is wrong."""
     random = Random(5)
-    history: list[RegisterOperation] = []
-    keys: dict[int, int] = {}
-    for key in range(40):
-        value, now = 0, 0
+    history: dict[int, list[RegisterOperation]] = {key: [] for key in range(40)}
+    for part in history.values():
+        value = 0
         for number in range(250):
-            now += 10
-            invoked, returned = now - random.randrange(50), now + random.randrange(50)
+            moment = number * 10
+            invoked, returned = moment - random.randrange(50), moment + random.randrange(50)
             if random.random() < 0.3:
                 value = number
-                answered = random.random() > 0.1
-                one = write(value, invoked, returned if answered else None)
+                part.append(write(value, invoked, returned if random.random() > 0.1 else None))
             else:
-                one = get(value, invoked, returned)
-            history.append(one)
-            keys[id(one)] = key
+                part.append(get(value, invoked, returned))
     wrong = get(1_000_000, 700, 701)
-    history.append(wrong)
-    keys[id(wrong)] = 7
-    found = check_each(history, lambda one: keys[id(one)], lambda _: Register())
+    history[7].append(wrong)
+    found = check_each(history, lambda _: Register())
     assert list(found) == [7]
     assert found[7].operation is wrong

@@ -53,7 +53,7 @@ def occupied(token: FencingToken = ONE, until: int = END) -> TaskOperation:
 
 
 def vacated(
-    then: TaskState = SUCCEEDED,
+    then: TaskState | None = SUCCEEDED,
     outcome: AttemptOutcome = AttemptOutcome.SUCCEEDED,
     token: FencingToken = ONE,
     until: int = END,
@@ -136,6 +136,21 @@ GOOD: dict[str, H] = {
         occupied(),
         op(Cancel(), Stopped(RUNNING), 2, 3),
         vacated(CANCELLED, LOST),
+        seen(CANCELLED, run(LOST), at=9),
+    ],
+    "a cancel met it before it was run again, and nobody saw it wait": [
+        submitted(),
+        occupied(),
+        vacated(None, LOST),
+        seen(RUNNING, run(), at=3),
+        op(Cancel(), Stopped(CANCELLED), 5, 6),
+        seen(CANCELLED, run(LOST), at=9),
+    ],
+    "a cancel met it running, and nobody saw what that came to": [
+        submitted(),
+        occupied(),
+        vacated(None, LOST),
+        op(Cancel(), Stopped(RUNNING), 2, 3),
         seen(CANCELLED, run(LOST), at=9),
     ],
     "nobody was told of the cancel, which came late": [
@@ -225,6 +240,12 @@ BAD: dict[str, H] = {
         op(Cancel(), Stopped(RUNNING), 2, 3),
         vacated(PENDING, LOST),
         seen(PENDING, run(LOST), at=9),
+    ],
+    "cancelled by nobody, and nobody saw what its end came to": [
+        submitted(),
+        occupied(),
+        vacated(None, LOST),
+        seen(CANCELLED, run(LOST), at=9),
     ],
     "cancelled by nobody": [submitted(), occupied(), vacated(CANCELLED, AttemptOutcome.CANCELLED)],
     "cancelled before anybody asked for it": [

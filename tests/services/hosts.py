@@ -64,6 +64,11 @@ class FakeNode:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    @property
+    def leader_known(self) -> bool:
+        """See ``Node.leader_known``."""
+        return self.leader != 0
+
     async def leader_changed(self) -> None:
         """See ``Node.leader_changed``."""
         await self._changed.wait()
@@ -161,6 +166,11 @@ class FakeAdmin(AdminServicer):
         self, request: admin_pb2.GetFaultsRequest, context: Context
     ) -> admin_pb2.GetFaultsResponse:
         return admin_pb2.GetFaultsResponse()
+
+    async def WatchMembers(
+        self, request: admin_pb2.WatchMembersRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.WatchMembersResponse]:
+        yield admin_pb2.WatchMembersResponse()
 
     async def AddMember(
         self, request: admin_pb2.AddMemberRequest, context: Context
@@ -291,7 +301,7 @@ def make_host(
     if make_admin is not None:
         admin = make_admin(forwarder)
     services = Services(
-        served_scheduler, admin or FakeAdmin(), consensus or FakeConsensus(), served_blobs, stores
+        served_scheduler, admin or FakeAdmin(), stores, consensus or FakeConsensus(), served_blobs
     )
     server = ServerHost(listen, local, faults, node, services)
     return Host(local, node, faults, caller, forwarder, served_scheduler, fake_blobs, stores, server, others)

@@ -116,7 +116,7 @@ class ServedCluster:
             snapshots=member.snapshots,
             reads=member.node,
         )
-        services = Services(scheduler, FakeAdmin(), consensus, FakeBlobs(), FakeStores())
+        services = Services(scheduler, FakeAdmin(), FakeStores(), consensus, FakeBlobs())
         server = ServerHost("127.0.0.1:0", local, faults, member.node, services)
         await server.start()
         stack.push_async_callback(server.stop, 0)

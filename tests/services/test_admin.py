@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +12,13 @@ import grpc
 import pytest
 
 from raftd.errors import NodeNotFound
+from raftd.node.bulletin import Bulletin
 from raftd.node.members import Members
 from raftd.pb import admin_pb2 as pb
 from raftd.pb.admin_pb2_grpc import AdminStub
 from raftd.raft.ready import ProgressStatus, Status
 from raftd.raft.types import Configuration, Role, Snapshot
+from raftd.scheduler.effects import MembersChanged
 from raftd.scheduler.model import MemberRecord, Standing
 from raftd.scheduler.state import State
 from raftd.services.admin import AdminService
@@ -70,6 +73,19 @@ class Control:
         self.facts = Facts()
         self.fault_injection = True
         self.snapshots_count = 0
+        self.bulletin: Bulletin | None = None
+        self.leader_moved = asyncio.Event()
+
+    def bulletin_of(self, members: Members) -> Bulletin:
+        self.bulletin = Bulletin(self, members)
+        return self.bulletin
+
+    def status(self) -> Status:
+        return self.facts.now
+
+    async def leader_changed(self) -> None:
+        await self.leader_moved.wait()
+        self.leader_moved.clear()
 
     async def add(
         self, name: str, store_id: int, address: str, *, learner: bool, replaces: str, timeout: float
@@ -102,12 +118,14 @@ def admin_of(path: Path, local: LocalNode, control: Control, forwarder: Forwarde
     state.members = tuple(
         MemberRecord(f"n{number}", number, f"h:{number}", Standing.VOTER) for number in (1, 2, 3)
     )
+    members = Members(lambda: state)
     return AdminService(
         local=local,
         incarnation=4,
         address="h:1",
         started_at_ms=1_700_000_000_000,
-        members=Members(lambda: state),
+        members=members,
+        bulletin=control.bulletin_of(members),
         facts=control.facts,
         faults=FaultTable(local.name, path / f"cuts-{local.name}.json", control.fault_injection),
         control=control,
@@ -177,6 +195,39 @@ def test_a_node_tells_who_it_is_and_what_its_core_knows(tmp_path: Path) -> None:
                 ("n2", "h:2", True),
                 ("n3", "h:3", True),
             ]
+
+    run(scenario())
+
+
+def test_who_leads_and_who_the_members_are_is_told_again_with_every_change(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        control = Control()
+        admin, facts = service(tmp_path, control=control)
+        host = make_host(tmp_path, admin=admin)
+        assert control.bulletin is not None
+        async with serving(host), channel_to(host.address) as channel:
+            noticing = asyncio.create_task(control.bulletin.run())
+            watch = AdminStub(channel).WatchMembers(pb.WatchMembersRequest())
+            first = await asyncio.wait_for(watch.read(), 20)
+            assert isinstance(first, pb.WatchMembersResponse)
+            assert (first.node, first.leader, first.leader_address, first.term) == ("n1", "n2", "h:2", 7)
+            assert [member.name for member in first.members.members] == ["n1", "n2", "n3"]
+            assert len(first.members.removed_stores) == 2
+
+            facts.now = replace(STATUS, leader=0, term=8)
+            control.leader_moved.set()
+            none = await asyncio.wait_for(watch.read(), 20)
+            assert isinstance(none, pb.WatchMembersResponse)
+            assert (none.leader, none.term) == ("", 0), "a term without a leader says nothing"
+
+            # A member that joins, or has another address, is an effect of an entry; other entries wake nobody.
+            facts.now = replace(STATUS, leader=3, term=8)
+            control.bulletin.on_effects(21, [MembersChanged(21, ())])
+            last = await asyncio.wait_for(watch.read(), 20)
+            assert isinstance(last, pb.WatchMembersResponse)
+            assert (last.leader, last.leader_address, last.term) == ("n3", "h:3", 8)
+            noticing.cancel()
+            watch.cancel()
 
     run(scenario())
 

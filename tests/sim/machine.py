@@ -6,6 +6,7 @@ the ways in which a life begins and ends.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -155,11 +156,19 @@ class SnapshotStream:
 
         other, intake = await network.between(self._life, receiver, begin)
 
+        # As in the real stream, whose receiver gives up only when what it was doing is done.
+        one_at_a_time = asyncio.Lock()
+
+        async def abort() -> None:
+            async with one_at_a_time:
+                await intake.abort()
+
         def same(work: Callable[[], Awaitable[None]]) -> Callable[[Host], Awaitable[None]]:
             async def step(host: Host) -> None:
                 if host is not other:
                     raise Unavailable("that life is over")
-                await work()
+                async with one_at_a_time:
+                    await work()
 
             return step
 
@@ -169,7 +178,7 @@ class SnapshotStream:
             await network.between(self._life, receiver, same(intake.finish))
         finally:
             if not other.process.fenced:
-                other.process.start(intake.abort)
+                other.process.start(abort)
 
 
 class Reads:

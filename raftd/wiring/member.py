@@ -1,7 +1,6 @@
-"""The only composition root: a Config becomes a running node.
+"""A member of the cluster: it holds the log, and executes.
 
-What may live here: construction, start and stop, in order. No decision of the node's is taken here; the process around
-it (signals, logging, exit codes) is ``raftd.process``.
+What may live here: construction, start and stop, in order. No decision of the node's is taken here.
 """
 
 from __future__ import annotations
@@ -9,22 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import secrets
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from raftd.blobs.disk import DiskBlobs
-from raftd.blobs.fetch import Fetcher
-from raftd.blobs.local import LocalBlobs
-from raftd.blobs.replicate import Replicator
-from raftd.config import Config, lease_ms, read_token
-from raftd.errors import ConfigError, OldCopy, StorageError, StoreTwice, UnknownKind
-from raftd.executor.config import ExecutorConfig
-from raftd.executor.executor import Executor
+from raftd.config import Config, lease_ms
+from raftd.errors import ConfigError, UnknownKind
 from raftd.executor.kernel import boottime_ms
 from raftd.node.applier import Applier
 from raftd.node.boot import Start, start_of
+from raftd.node.bulletin import Bulletin
 from raftd.node.clock import ClusterClock, SystemClock
 from raftd.node.facts import Facts
 from raftd.node.history import History
@@ -54,19 +46,13 @@ from raftd.services.server import ServerHost, Services
 from raftd.storage.directory import DataDirectory
 from raftd.storage.log_store import LogStore
 from raftd.storage.thread import StorageThread
-from raftd.tasks import registry
-from raftd.transport.attach import GrpcAttachTransport
-from raftd.transport.base import LocalNode, RemoteNode
-from raftd.transport.blobs import GrpcPeerBlobs
-from raftd.transport.caller import Caller
-from raftd.transport.faults import FaultTable
+from raftd.transport.base import RemoteNode
 from raftd.transport.network import Network
 from raftd.transport.reads import PeerReads
 from raftd.transport.snapshot_stream import SnapshotSender
+from raftd.wiring.parts import SERVER_GRACE_S, Fatal, Parts
 
 log = logging.getLogger(__name__)
-
-SERVER_GRACE_S = 1.0
 
 HAND_OVER_S = 2.0
 """For another to take over before this node stops; the core gives up after an election timeout."""
@@ -76,17 +62,12 @@ STORAGE_CLOSE_S = 10.0
 
 REMOVED_GRACE_S = 2.0
 """A removed node stays for so long: the others may still need to hear that it knows (thesis §4.2.2)."""
-FAULTS_FILE = "faults.json"
-BLOBS_DIRECTORY = "blobs"
 APPLY_BYTES_PER_TURN = 256 * 1024
 """Committed entries are applied in portions of this size, so that a long replay does not starve heartbeats."""
 
 DISK_STALL_MS = 2_000
 """A leader whose own append has been with its disk for so long steps down. A busy machine stalls a healthy disk for a
 few hundred milliseconds; an election would not make it faster."""
-
-Fatal = Callable[[BaseException], None]
-"""Called, from any thread, when the node cannot go on: the process must end without acknowledging anything."""
 
 
 class Server:
@@ -112,20 +93,11 @@ class Server:
         self._start = start = start_of(directory)
         self._started = AsyncExitStack()
         self._handing_over = True
-        self._local = LocalNode(
-            identity.cluster_id,
-            identity.store_id,
-            identity.name,
-            read_token(config.token_file),
-            config.address,
-            secrets.randbits(64),
-        )
+        self._parts = parts = Parts(config, directory, fatal)
+        self._local = parts.local
         self._clock = SystemClock()
         self._cluster_clock = ClusterClock(self._clock)
-        self._registry = registry.load()
-        self._faults = FaultTable(identity.name, config.data_dir / FAULTS_FILE, config.fault_injection)
-        self._network = Network(self._local, directory.incarnation, self._faults)
-        self._caller = Caller(self._local, self._faults)
+        self._network = Network(self._local, directory.incarnation, parts.faults)
         self._machine = StateMachine(start.state)
         self._members = Members(self._state)
         self._trace = self._make_trace()
@@ -142,11 +114,11 @@ class Server:
             cluster_clock=self._cluster_clock,
             tick_ms=config.tick_ms,
             on_fatal=fatal,
-            leader_reads=PeerReads(self._caller, self._remote),
+            leader_reads=PeerReads(parts.caller, self._remote),
         )
         self.snapshots = Snapshots(
             directory.snapshots,
-            SnapshotSender(self._caller, directory.incarnation, self._remote),
+            SnapshotSender(parts.caller, directory.incarnation, self._remote),
             applier,
             self.node,
             Policy(config.snapshot_entries, config.snapshot_log_bytes, config.kept_entries),
@@ -160,11 +132,14 @@ class Server:
             self._state,
             self._members,
             self._set_peers,
-            self._halt,
+            parts.halt,
         )
         self._network.on_refused = self._roster.refused
         applier.on_effects(self._roster.on_effects)
         applier.on_restored(self._roster.on_restored)
+        self._bulletin = Bulletin(self.node, self._members)
+        applier.on_effects(self._bulletin.on_effects)
+        applier.on_restored(self._bulletin.on_restored)
         self._leadership = Leadership(applier, self._clock, self._cluster_clock)
         self._sessions = Sessions(
             identity.cluster_id, identity.name, self.node, self._leadership, self._state, self._clock
@@ -176,7 +151,7 @@ class Server:
         if start.applied[0]:
             self._history.restart(start.applied[0])
         self._make_executor()
-        self._host = ServerHost(config.listen, self._local, self._faults, self.node, self._services())
+        self._host = ServerHost(config.listen, self._local, parts.faults, self.node, self._services())
 
     async def start(self) -> None:
         """Serve, follow or lead, and execute. What was started is stopped again if a later part cannot be."""
@@ -186,17 +161,15 @@ class Server:
                 started.callback(self._trace.close)
             started.push_async_callback(asyncio.to_thread, self._storage.close, STORAGE_CLOSE_S)
             self._storage.start()
-            started.push_async_callback(self._caller.close)
+            started.push_async_callback(self._parts.caller.close)
             started.push_async_callback(self._network.close)
             await self._set_peers(self._start.members)
             started.push_async_callback(self.node.stop)
             started.push_async_callback(self.snapshots.close)
             self.node.start(self._leadership, self.snapshots)
             knocking = self._network.knock_while(lambda: not self.node.leader)
-            for work in (self._roster.run(), self.membership.run(), knocking):
-                task = asyncio.create_task(work)
-                task.add_done_callback(self._on_ended)
-                started.push_async_callback(_cancel, task)
+            for work in (self._roster.run(), self.membership.run(), self._bulletin.run(), knocking):
+                self._parts.watch(asyncio.create_task(work), started)
             started.push_async_callback(self._host.stop, SERVER_GRACE_S)
             await self._host.start()
             started.push_async_callback(self._hand_over)
@@ -236,20 +209,7 @@ class Server:
     @property
     def slots_ready(self) -> bool:
         """Every slot process is warm, and the executor is attached to a leader."""
-        return bool(self._executor.attached_to) and self._executor.slots_ready == self._config.slots
-
-    def _halt(self, error: BaseException) -> None:
-        """This node must not go on; where its store is not the only one of its kind, it must never again."""
-        if isinstance(error, OldCopy | StoreTwice):
-            try:
-                self._directory.condemn(error.message)
-            except StorageError as failure:
-                log.error("%s", failure.message)
-        self._fatal(error)
-
-    def _on_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._fatal(error)
+        return self._parts.is_ready(self._executor)
 
     async def _hand_over(self) -> None:
         # After the executor has stopped: what it ran is recorded while this node still leads.
@@ -307,39 +267,17 @@ class Server:
         )
 
     def _make_executor(self) -> None:
-        config, local = self._config, self._local
-        self._blobs = LocalBlobs(DiskBlobs(config.data_dir / BLOBS_DIRECTORY))
+        parts = self._parts
         self._blob_directory = Directory(self._state, self._members)
-        peers = GrpcPeerBlobs(self._caller, self._blobs, self._remote_by_name)
-        self._replicator = Replicator(local.name, self._blobs, peers, self._blob_directory.is_up)
-        self._fetcher = Fetcher(local.name, self._blobs, peers, self._blob_directory)
-        results = ResultBlobs(self._blobs, self._replicator, self._fetcher, self._blob_directory)
-        self._executor = Executor(
-            ExecutorConfig(
-                data_dir=config.data_dir,
-                cluster_id=local.cluster_id,
-                store_id=local.store_id,
-                name=local.name,
-                role="voter",
-                address=config.address,
-                slots=config.slots,
-                kinds=self._registry.offered(config.allow),
-                labels=config.labels,
-                stop_grace_ms=config.stop_grace_ms,
-                nice=config.slot_nice,
-                output_limit_bytes=config.output_limit_bytes,
-            ),
-            incarnation=self._directory.incarnation,
-            next_incarnation=self._next_incarnation,
-            leaders=Leaders(self.node, self._members),
-            transport=GrpcAttachTransport(self._caller),
-            results=results,
-            blobs=results,
-            fatal=self._halt,
-        )
+        peers = parts.peer_blobs(self._remote_by_name)
+        self._replicator = parts.replicator(peers, self._blob_directory)
+        self._fetcher = parts.fetcher(peers, self._blob_directory)
+        results = ResultBlobs(parts.blobs, self._replicator, self._fetcher, self._blob_directory)
+        self._executor = parts.executor("voter", Leaders(self.node, self._members), results, results)
 
     def _services(self) -> Services:
-        forwarder = Forwarder(self.node, self._remote, self._caller)
+        parts = self._parts
+        forwarder = Forwarder(self.node, self._remote, parts.caller)
         facts = Facts(
             self.node,
             self._storage,
@@ -372,10 +310,10 @@ class Server:
                     self._state,
                     self._members,
                     self._executor.open_logs,
-                    self._caller,
+                    parts.caller,
                 ),
                 check=self._check_arguments,
-                faults=self._faults,
+                faults=parts.faults,
                 clock=self._clock,
                 leader_name=lambda: self._members.name(self.node.leader),
             ),
@@ -383,10 +321,11 @@ class Server:
                 local=self._local,
                 incarnation=self._directory.incarnation,
                 address=self._config.address,
-                started_at_ms=time.time_ns() // 1_000_000,
+                started_at_ms=parts.started_at_ms,
                 members=self._members,
+                bulletin=self._bulletin,
                 facts=facts,
-                faults=self._faults,
+                faults=parts.faults,
                 control=self.membership,
                 snapshots=self.snapshots,
                 forwarder=forwarder,
@@ -394,7 +333,7 @@ class Server:
             consensus=ConsensusService(
                 local=self._local,
                 stores=facts,
-                faults=self._faults,
+                faults=parts.faults,
                 deliver=self.node.deliver,
                 learn=self._network.learn,
                 snapshots=self.snapshots,
@@ -402,7 +341,7 @@ class Server:
             ),
             blobs=BlobsService(
                 local=self._local,
-                blobs=self._blobs,
+                blobs=parts.blobs,
                 replicator=self._replicator,
                 fetcher=self._fetcher,
                 directory=self._blob_directory,
@@ -427,12 +366,9 @@ class Server:
 
     def _check_arguments(self, kind: str, args: tuple[str, ...]) -> None:
         try:
-            self._registry.check(kind, args)
+            self._parts.registry.check(kind, args)
         except UnknownKind:
             return  # other nodes may offer it; the state machine knows every kind that was ever offered
-
-    async def _next_incarnation(self) -> int:
-        return await asyncio.to_thread(self._directory.next_incarnation)
 
 
 def _log_in_memory(directory: DataDirectory, kept_entries: int) -> LogStore:
@@ -442,8 +378,3 @@ def _log_in_memory(directory: DataDirectory, kept_entries: int) -> LogStore:
     if snapshot is not None and snapshot.index - kept_entries >= view.first_index:
         view.compact(snapshot.index - kept_entries)
     return view
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
