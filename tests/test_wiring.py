@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from raftd.config import Config
-from raftd.errors import ConfigError, StoreRemoved, StoreTwice, Unavailable
+from raftd.errors import ConfigError, PeerUnreachable, StoreRemoved, StoreTwice, Unavailable, WrongIdentity
 from raftd.executor.executor import Executor
 from raftd.founding import found, join
 from raftd.pb import scheduler_pb2 as pb
@@ -298,6 +298,41 @@ def test_an_old_copy_of_a_data_directory_does_not_go_on(tmp_path: Path) -> None:
         assert "is an old copy" in str(ended[0])
         with pytest.raises(Condemned, match="must not be used any more: this data directory is an old copy"):
             opened(config)
+
+    run(scenario())
+
+
+def test_only_who_is_there_and_of_this_cluster_is_let_in(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        first, second = founded(tmp_path, 1), joined(tmp_path, 2)
+        (port,) = free_ports(1)
+        join(tmp_path / "stranger", "n3", "c2", "3", SEGMENT_BYTES)
+        stranger = Config(tmp_path / "stranger", listen=f"127.0.0.1:{port}", segment_bytes=SEGMENT_BYTES)
+        async with running(first) as (founder, _), running(stranger):
+            await eventually(lambda: founder.node.leads, 30, "it leads")
+            for store_id, name, address, error, said in (
+                (2, "n2", second.address, PeerUnreachable, f"cannot reach n2 at {second.address}"),
+                (
+                    3,
+                    "n3",
+                    stranger.address,
+                    WrongIdentity,
+                    "n1 is of cluster 00000000000000c1, n3 of cluster",
+                ),
+            ):
+                with pytest.raises(error, match=said):
+                    await founder.membership.add(
+                        name, store_id, address, learner=True, replaces="", timeout=20
+                    )
+            async with running(second):
+                for store_id, name, said in ((7, "n2", "n1 means store"), (2, "n9", "and not n9, store")):
+                    with pytest.raises(WrongIdentity, match=said):
+                        await founder.membership.add(
+                            name, store_id, second.address, learner=True, replaces="", timeout=20
+                        )
+                assert not founder.node.configuration.learners
+                await founder.membership.add("n2", 2, second.address, learner=True, replaces="", timeout=20)
+                assert founder.node.configuration.learners == (2,)
 
     run(scenario())
 

@@ -46,13 +46,14 @@ class ClusterView:
 
     @property
     def degraded(self) -> bool:
-        """Whether anything is not as it should be: no leader, no full set of voters, a node lost or silent."""
+        """Whether anything is not as it should be: no leader, not all voters, a node lost or silent, a full disk."""
         return (
             self.stale
             or self.status.leader is None
             or not self.status.quorum.ok
             or self.status.quorum.up < self.status.quorum.voters
             or any(node.health != "up" for node in self.status.nodes)
+            or any(info.disk_full for info in self.infos.values())
             or bool(self.silent)
         )
 

@@ -102,10 +102,13 @@ def free_nodes(view: ClusterView, since_ms: int = 0, limit: int | None = None) -
     return made
 
 
+DISK_FULL = "disk full"
+
+
 def _state_of(view: ClusterView, node: NodeRow | None) -> str:
     """A free node is ready, as far as the record says; a lease has to run out before the record says otherwise."""
     trouble = _trouble(view, node) if node is not None else []
-    return "silent" if trouble else "ready"
+    return DISK_FULL if trouble == [DISK_FULL] else "silent" if trouble else "ready"
 
 
 def away(view: ClusterView) -> Table | None:
@@ -126,8 +129,11 @@ def _trouble(view: ClusterView, node: NodeRow) -> list[str]:
     words = []
     if node.health != "up":
         words.append(node.health or "unknown")
-    if node.name not in view.infos:
+    info = view.infos.get(node.name)
+    if info is None:
         words.append("does not answer")
+    elif info.disk_full:
+        words.append(DISK_FULL)  # and so the leader may not hear of it what it waits for
     elif not view.stale and node.role == "voter" and not node.reachable and node.name != view.status.leader:
         words.append("cut off from the leader")
     if node.eligibility not in ("ready", ""):

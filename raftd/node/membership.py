@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from raftd.errors import (
     DeadlinePassed,
@@ -31,17 +32,23 @@ CHANGE_S = 10.0
 LOOK_S = 0.05
 
 
+Greet = Callable[[str, int, str, float], Awaitable[None]]
+"""Goes to a name, store and address within a time, and raises ``RaftdError`` unless that node is there."""
+
+
 class Membership:
     """Members come, go and take over (``raftd.services.admin.MembershipControl``).
 
     Args:
         node: the loop.
         members: the members as they are applied.
+        greet: asked before a store is let in; without it, everybody is believed.
     """
 
-    def __init__(self, node: Node, members: Members) -> None:
+    def __init__(self, node: Node, members: Members, greet: Greet | None = None) -> None:
         self._node = node
         self._members = members
+        self._greet = greet
         self._goals: dict[NodeId, int] = {}
 
     async def add(
@@ -62,15 +69,21 @@ class Membership:
 
         Raises:
             RaftdError: as ``Node.change_membership``; NodeNotFound: there is no member to be replaced.
+            WrongIdentity, PeerUnreachable: that store is not at that address, or of another cluster.
         """
+        deadline = asyncio.get_running_loop().time() + timeout
         known = self._members.by_store_id(store_id)
         if known is not None and (known.name, known.address) == (name, address):
             return await self._node.read_barrier(timeout=timeout)  # the answer to the first call was lost
         replaced = self._named(replaces).store_id if replaces else 0
+        if self._greet is not None:
+            await self._greet(name, store_id, address, timeout)
         change = MembershipChange(
             MembershipChangeKind.ADD_LEARNER, store_id, name, address, promote=not learner, replaces=replaced
         )
-        return await self._node.change_membership((change,), timeout=timeout)
+        return await self._node.change_membership(
+            (change,), timeout=deadline - asyncio.get_running_loop().time()
+        )
 
     async def promote(self, name: str, *, timeout: float) -> int:
         """Make a learner a voter, as soon as it has caught up; the index of the entry that did.

@@ -17,6 +17,10 @@ from raftd.scheduler.state import State
 log = logging.getLogger(__name__)
 
 
+REFUSED_GRACE_S = 3.0
+"""As long as those who have removed a node still send it what was queued for it."""
+
+
 class Roster:
     """Keeps the peers of one node in step with the members.
 
@@ -28,6 +32,7 @@ class Roster:
         members: the members in it.
         set_peers: speak to exactly these from now on.
         on_fatal: called if this node must not go on.
+        refused_grace_s: so long after a refusal its own log may still say that it was removed.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class Roster:
         members: Members,
         set_peers: Callable[[Sequence[MemberView]], Awaitable[None]],
         on_fatal: Callable[[BaseException], None],
+        refused_grace_s: float = REFUSED_GRACE_S,
     ) -> None:
         self._name = name
         self._store_id = store_id
@@ -47,6 +53,7 @@ class Roster:
         self._members = members
         self._set_peers = set_peers
         self._on_fatal = on_fatal
+        self._refused_grace_s = refused_grace_s
         self._wake = asyncio.Event()
         self._removed = asyncio.Event()
         self._removed_at = 0
@@ -62,7 +69,7 @@ class Roster:
             StoreRemoved: it had been removed before, or while it could not hear of it.
         """
         await self._removed.wait()
-        if self._refusal is not None:
+        if self._refusal is not None and not self.is_removed:
             raise self._refusal
         if 0 < self._removed_at <= known:
             raise StoreRemoved(
@@ -79,9 +86,14 @@ class Roster:
         """
         if isinstance(error, OldCopy | StoreTwice):
             self._on_fatal(error)
-        if isinstance(error, StoreRemoved) and not self._removed.is_set():
-            log.warning("a peer says: %s", error.message)
+        if isinstance(error, StoreRemoved) and self._refusal is None:
             self._refusal = error
+            # Where it is being removed right now, its own log says so any moment.
+            asyncio.get_running_loop().call_later(self._refused_grace_s, self._believe, error)
+
+    def _believe(self, error: StoreRemoved) -> None:
+        if not self._removed.is_set():
+            log.warning("a peer says: %s", error.message)
             self._removed.set()
 
     @property

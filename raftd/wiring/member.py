@@ -47,6 +47,7 @@ from raftd.storage.directory import DataDirectory
 from raftd.storage.log_store import LogStore
 from raftd.storage.thread import StorageThread
 from raftd.transport.base import RemoteNode
+from raftd.transport.greeting import Greeting
 from raftd.transport.network import Network
 from raftd.transport.reads import PeerReads
 from raftd.transport.snapshot_stream import SnapshotSender
@@ -124,7 +125,7 @@ class Server:
             Policy(config.snapshot_entries, config.snapshot_log_bytes, config.kept_entries),
         )
         self._network.on_unreachable = self.node.unreachable
-        self.membership = Membership(self.node, self._members)
+        self.membership = Membership(self.node, self._members, Greeting(parts.caller).greet)
         self._roster = Roster(
             identity.name,
             identity.store_id,

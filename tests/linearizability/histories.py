@@ -29,6 +29,7 @@ from tests.linearizability.task import (
     State,
     Stopped,
     Submit,
+    TakeTurn,
     TaskSpecification,
     Vacate,
 )
@@ -57,7 +58,7 @@ def linearizable(draw: st.DrawFn, max_size: int = 12) -> History:
     history: list[TaskOperation] = []
     for step in range(1, draw(st.integers(1, max_size)) + 1):
         call, answer = draw(_steps(state))
-        state = next(iter(SPECIFICATION.after(state, call, answer)))
+        state = draw(st.sampled_from(list(SPECIFICATION.after(state, call, answer))))
         moment = step * MOMENT
         invoked = moment - draw(st.integers(0, 4 * MOMENT))
         if draw(st.integers(0, 5)) == 0:
@@ -87,7 +88,7 @@ def changed(draw: st.DrawFn, max_size: int = 6) -> History:
             history[which] = _shifted(operation, -draw(st.integers(1, 80)))
         case "lost":
             del history[which]
-        case _ if isinstance(operation.call, Occupy | Vacate):
+        case _ if isinstance(operation.call, Occupy | TakeTurn | Vacate):
             moved = token(draw(st.integers(1, 3)))
             history[which] = replace(operation, call=replace(operation.call, token=moved))
         case _:
@@ -111,13 +112,16 @@ def _steps(state: State) -> st.SearchStrategy[tuple[Call, Answer]]:
         (Submit("a"), Accepted(ID, fresh=False)),
         (Submit("b"), Conflict()),
     ]
-    cancelled = TaskState.CANCELLED if state.state is TaskState.PENDING else state.state
+    at_once = state.state is TaskState.PENDING and not state.has_attempt
+    cancelled = TaskState.CANCELLED if at_once else state.state
     steps += [(Cancel(), Stopped(cancelled)), (Cancel(), Stopped(None))]
-    if state.state is TaskState.PENDING:
+    if at_once:
         steps += [(Occupy(token(len(state.runs) + 1)), Done())] * 3
         if not state.runs:
             steps.append((Expire(), Done()))
-    if state.state is TaskState.RUNNING:
+    if state.has_attempt and state.state is TaskState.PENDING:
+        steps += [(TakeTurn(state.runs[-1].token), Done())] * 2
+    if state.has_attempt:
         current = state.runs[-1].token
         after_loss = (
             (TaskState.CANCELLED,)

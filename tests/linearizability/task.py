@@ -39,7 +39,14 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Occupy:
-    """An attempt begins."""
+    """An attempt begins, or waits in line for its slot: then the task is still pending to everybody."""
+
+    token: FencingToken
+
+
+@dataclass(frozen=True, slots=True)
+class TakeTurn:
+    """The turn of an attempt that waited in line has come."""
 
     token: FencingToken
 
@@ -68,7 +75,7 @@ class Read:
     """Look at it."""
 
 
-Call = Submit | Occupy | Vacate | Expire | Cancel | Read
+Call = Submit | Occupy | TakeTurn | Vacate | Expire | Cancel | Read
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -130,10 +137,10 @@ Answer = Accepted | Conflict | Refused | Done | Stopped | Seen | NotFound
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task in the record.
+    """A task in the record. One that is pending and has an attempt that has not ended waits in line for a slot.
 
     Attributes:
-        cancelling: a cancel met it while it ran: it may still succeed, and it never goes back to the queue.
+        cancelling: a cancel met it while it had an attempt: it may still succeed, and never goes back to the queue.
     """
 
     task_id: str
@@ -141,6 +148,11 @@ class Task:
     state: TaskState = TaskState.PENDING
     runs: tuple[Run, ...] = ()
     cancelling: bool = False
+
+    @property
+    def has_attempt(self) -> bool:
+        """Whether an attempt has begun, or waits for its turn, and has not ended."""
+        return bool(self.runs) and self.runs[-1].outcome is AttemptOutcome.RUNNING
 
     def __str__(self) -> str:
         return f"{Seen(self.task_id, self.state, self.runs)}" + ", to be cancelled" * self.cancelling
@@ -179,6 +191,9 @@ class TaskSpecification:
                 return _cancel(state, answer)
             case Occupy():
                 return _occupy(state, call.token)
+            case TakeTurn():
+                waits = state.state is TaskState.PENDING and state.runs[-1:] == (Run(call.token),)
+                return (replace(state, state=TaskState.RUNNING),) if waits else ()
             case Vacate():
                 return _vacate(state, call)
             case Expire():
@@ -207,26 +222,26 @@ class TaskSpecification:
 
 
 def _cancel(task: Task, answer: Answer | None) -> Iterable[State]:
-    match task.state:
-        case TaskState.PENDING:
-            following = replace(task, state=TaskState.CANCELLED)
-        case TaskState.RUNNING:
-            following = replace(task, cancelling=True)
-        case _:
-            following = task
+    if task.has_attempt:
+        following = replace(task, cancelling=True)
+    elif task.state is TaskState.PENDING:
+        following = replace(task, state=TaskState.CANCELLED)
+    else:
+        following = task
     return (following,) if answer in (None, Stopped(None), Stopped(following.state)) else ()
 
 
 def _occupy(task: Task, token: FencingToken) -> Iterable[State]:
     grows = all(run.token < token for run in task.runs)
-    if task.state is not TaskState.PENDING or not grows:
+    if task.state is not TaskState.PENDING or task.has_attempt or not grows:
         return ()
-    return (replace(task, state=TaskState.RUNNING, runs=(*task.runs, Run(token))),)
+    runs = (*task.runs, Run(token))
+    return (replace(task, state=TaskState.RUNNING, runs=runs), replace(task, runs=runs))
 
 
 def _vacate(task: Task, call: Vacate) -> Iterable[State]:
-    if task.state is not TaskState.RUNNING or task.runs[-1] != Run(call.token):
-        return ()
+    if task.runs[-1:] != (Run(call.token),):
+        return ()  # it may end before the record knows that its turn has come
     if call.outcome is AttemptOutcome.SUCCEEDED:
         possible = {TaskState.SUCCEEDED}
     elif call.outcome is AttemptOutcome.RUNNING:

@@ -24,6 +24,7 @@ from tests.linearizability.task import (
     Seen,
     Stopped,
     Submit,
+    TakeTurn,
     Vacate,
 )
 
@@ -168,6 +169,31 @@ GOOD: dict[str, H] = {
         vacated(),
         seen(SUCCEEDED, RAN, at=10),
     ],
+    "it waited in line, and then it was its turn": [
+        submitted(),
+        occupied(),
+        seen(PENDING, run(), at=3),
+        op(TakeTurn(ONE), None, 0, None),
+        seen(RUNNING, run(), at=5),
+        vacated(),
+        seen(SUCCEEDED, RAN, at=7),
+    ],
+    "it waited in line, and had ended before the record knew of its turn": [
+        submitted(),
+        occupied(),
+        op(TakeTurn(ONE), None, 0, None),
+        seen(PENDING, run(), at=3),
+        vacated(),
+        seen(SUCCEEDED, RAN, at=5),
+    ],
+    "a cancel met it in line": [
+        submitted(),
+        occupied(),
+        seen(PENDING, run(), at=2),
+        op(Cancel(), Stopped(PENDING), 4, 5),
+        vacated(CANCELLED, LOST),
+        seen(CANCELLED, run(LOST), at=9),
+    ],
     "the cancel of a whole job": [submitted(), op(Cancel(), Stopped(None), 2, 3), seen(CANCELLED, at=4)],
     "it was in the queue for too long": [submitted(), op(Expire(), Done(), 0, END), seen(FAILED, at=9)],
 }
@@ -208,6 +234,27 @@ BAD: dict[str, H] = {
         seen(SUCCEEDED, RAN, at=2),
         occupied(TWO),
         seen(RUNNING, RAN, run(token=TWO), at=5),
+    ],
+    "its turn is taken back, and nobody ended it": [
+        submitted(),
+        occupied(),
+        op(TakeTurn(ONE), None, 0, None),
+        seen(RUNNING, run(), at=2),
+        seen(PENDING, run(), at=4),
+    ],
+    "it waited in line twice at once": [
+        submitted(),
+        occupied(ONE),
+        seen(PENDING, run(), at=2),
+        occupied(TWO),
+    ],
+    "a cancel met it in line, and it was run again": [
+        submitted(),
+        occupied(),
+        seen(PENDING, run(), at=2),
+        op(Cancel(), Stopped(PENDING), 4, 5),
+        vacated(PENDING, LOST),
+        seen(PENDING, run(LOST), at=9),
     ],
     "it ended in two ways": [
         submitted(),

@@ -33,6 +33,7 @@ class Watched:
             Members(lambda: self.state),
             self._set_peers,
             self.fatal.append,
+            refused_grace_s=0.05,
         )
 
     async def _set_peers(self, members: Sequence[MemberView]) -> None:
@@ -84,6 +85,19 @@ def test_who_was_removed_while_it_was_down_learns_it_from_a_refusal_and_from_no_
         watched.roster.refused(StoreRemoved("n1, store 0000000000000001, was removed"))
         with pytest.raises(StoreRemoved, match="n1, store 0000000000000001"):
             await asyncio.wait_for(removed, 10)
+
+    run(scenario())
+
+
+def test_who_is_refused_while_it_is_being_removed_ends_well() -> None:
+    async def scenario() -> None:
+        watched = Watched()
+        removed = asyncio.ensure_future(watched.roster.removed())
+        watched.roster.refused(StoreRemoved("n1, store 0000000000000001, was removed"))
+        await asyncio.sleep(0)
+        assert not removed.done()
+        watched.apply("n2", removed=frozenset({1}))
+        await asyncio.wait_for(removed, 10)
 
     run(scenario())
 

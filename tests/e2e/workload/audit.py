@@ -196,7 +196,7 @@ class _Books:
             case AttemptOutcome.CANCELLED:
                 # Nobody asks for it where a node is stopped: it gives back what it runs.
                 return "" if self._was_cancelled(task) or self._was_struck(attempt) else "nobody cancelled it"
-            case AttemptOutcome.NOT_STARTED:
+            case "not_started" | "withdrawn":
                 return "" if execution is None else "it had started"
             case AttemptOutcome.LOST | AttemptOutcome.CRASHED:
                 return "" if self._was_struck(attempt) else "nothing was done to its node"
@@ -262,7 +262,8 @@ class _Books:
             told[event.about].append((index, change))
         for task in self._record.values() if not gap and changes else ():
             seen = Counter(change for _, change in told[task.task_id])
-            expected = {"submitted": 1, "running": len(task.attempts)}
+            # An attempt that only waited in line was never running to anybody, and has no time at which it began.
+            expected = {"submitted": 1, "running": sum(one.occupied_ms > 0 for one in task.attempts)}
             if (
                 any(seen[change] != count for change, count in expected.items())
                 or sum(seen[one] for one in _CHANGES) != 1

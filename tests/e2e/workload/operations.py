@@ -32,6 +32,7 @@ from tests.linearizability.task import (
     State,
     Stopped,
     Submit,
+    TakeTurn,
     TaskSpecification,
     Vacate,
 )
@@ -127,6 +128,7 @@ class Parts:
             for attempt in task.attempts:
                 token = attempt.token
                 history.append(Operation(THE_CLUSTER, Occupy(token), Done(), since, begun[token]))
+                history.append(Operation(THE_CLUSTER, TakeTurn(token), None, since, None))
                 if attempt.outcome is not AttemptOutcome.RUNNING:
                     vacate = Vacate(token, attempt.outcome, _then(task, attempt))
                     history.append(Operation(THE_CLUSTER, vacate, Done(), since, ended[token]))
@@ -139,7 +141,8 @@ class Parts:
 
 def stopped_by_cluster(task: TaskView) -> bool:
     """Whether the record says that this was cancelled by what it belongs to or depends on, and by no client."""
-    return task.state is TaskState.CANCELLED and "has reached its limit" in task.reason
+    words = ("has reached its limit", "which it comes after")
+    return task.state is TaskState.CANCELLED and any(one in task.reason for one in words)
 
 
 def _then(task: TaskView, attempt: AttemptView) -> TaskState | None:

@@ -86,6 +86,20 @@ def test_a_node_that_the_leader_does_not_hear_is_away() -> None:
     assert "n3" not in text
 
 
+def test_a_node_with_a_full_disk_is_away_for_that_and_not_for_a_cut() -> None:
+    seen = view()
+    rows = (node_row("n3"), node_row("n1", reachable=False))
+    full = {name: replace(info, disk_full=True) for name, info in seen.infos.items()}
+    seen = replace(seen, status=replace(seen.status, nodes=rows), infos=full)
+    table = status.away(seen)
+    assert table is not None
+    text = drawn(table)
+    assert [line.split()[0] for line in text.splitlines() if "disk full" in line] == ["n3", "n1"]
+    assert "cut off" not in text
+    assert seen.degraded
+    assert "disk full" in drawn(status.free_nodes(seen))
+
+
 def test_an_empty_cluster_has_its_tables_all_the_same() -> None:
     bare = view()
     empty = replace(
