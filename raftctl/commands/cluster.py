@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from raftctl.cluster import control
-from raftctl.cluster.launcher import DEFAULT_SIZE, MAX_SIZE, UpOutcome, UpRequest
+from raftctl.cluster.launcher import DEFAULT_SIZE, MAX_SIZE, MAX_WORKERS, UpOutcome, UpRequest
 from raftctl.cluster.layout import BrokenState, ClusterDirectory, ClusterRecord, cluster_names
 from raftctl.cluster.process import ProcessState
 from raftctl.cluster.readiness import look
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 
 UP_TIMEOUT_S = 60.0
+WORKER_TIMEOUT_S = 2.0
 LOOK_TIMEOUT_S = 1.0
 MUST_BE_ALLOWED = ("shell",)
 
@@ -42,6 +43,12 @@ def up(
     nodes: Annotated[
         int | None,
         typer.Option("-n", "--nodes", min=1, max=MAX_SIZE, help=f"How many nodes. [default: {DEFAULT_SIZE}]"),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=MAX_WORKERS, help="Besides them, nodes that execute and hold no log. [default: 0]"
+        ),
     ] = None,
     slots: Annotated[
         int | None, typer.Option(min=0, max=1024, help="Tasks that a node runs at once. [default: 1]")
@@ -75,13 +82,13 @@ def up(
     if unknown:
         raise UsageError(f"{unknown[0]!r} is no kind that must be allowed", f"--allow {MUST_BE_ALLOWED[0]}")
     kinds = tuple(sorted(set(allow))) if allow else None
-    request = UpRequest(nodes, slots, kinds, fault_injection, config)
+    request = UpRequest(nodes, slots, kinds, fault_injection, config, workers)
     with local_cluster(asked, name) as cluster:
         if dry_run:
             _say_what_would_run(asked, cluster, request)
             return
         began = time.monotonic()
-        timeout_s = asked.timeout_s(UP_TIMEOUT_S)
+        timeout_s = asked.timeout_s(UP_TIMEOUT_S + WORKER_TIMEOUT_S * (workers or 0))
         with showing_logs(cluster):
             outcome = cluster.launcher.up(
                 request, wait=wait, timeout_s=timeout_s, keep_on_failure=keep_on_failure
@@ -288,13 +295,14 @@ def _say_what_would_run(asked: Invocation, cluster: LocalCluster, request: UpReq
         shlex.join([*command.prefix, *arguments_of(cluster.directory, preview, node)])
         for node in preview.nodes
         for arguments_of in (command.init_arguments, command.run_arguments)
+        if not (node.worker and arguments_of == command.init_arguments)
     ]
     value = {"cluster": cluster.name, "start": list(preview.names), "commands": lines}
     emit(asked, value, preview.names, lambda: "\n".join(lines))
 
 
 def _advise(asked: Invocation, record: ClusterRecord) -> None:
-    size = len(record.nodes)
+    size = len(record.members)
     if size % 2 == 0:
         say(
             asked,
@@ -338,7 +346,9 @@ def _report_up(asked: Invocation, cluster: LocalCluster, outcome: UpOutcome, too
 
 def _count(record: ClusterRecord) -> str:
     size = len(record.members)
-    return f"{size} node{'s' if size != 1 else ''}"
+    workers = len(record.workers)
+    beside = f" and {workers} worker{'s' if workers != 1 else ''}" if workers else ""
+    return f"{size} node{'s' if size != 1 else ''}{beside}"
 
 
 def _node_rows(directory: ClusterDirectory, record: ClusterRecord) -> list[dict[str, Any]]:
@@ -347,6 +357,7 @@ def _node_rows(directory: ClusterDirectory, record: ClusterRecord) -> list[dict[
         {
             "id": status.record.name,
             "store_id": status.record.store_id,
+            "worker": status.record.worker,
             "address": status.record.address,
             "state": status.word,
             "pid": status.pid,
@@ -388,7 +399,7 @@ def _list_row(name: str) -> dict[str, Any]:
 def _info(cluster: LocalCluster) -> dict[str, Any]:
     record, directory = cluster.record(), cluster.directory
     options = record.options
-    leader = look(record.nodes, cluster.nodes, LOOK_TIMEOUT_S).leader
+    leader = look(record.members, cluster.nodes, LOOK_TIMEOUT_S).leader
     return {
         "cluster": cluster.name,
         "cluster_id": record.cluster_id,

@@ -19,6 +19,7 @@ import grpc
 
 from raftd import errors
 from raftd.scheduler.replies import Refused
+from raftd.storage.errors import StorageFull
 from raftd.transport.base import Metadata, RemoteNode
 from raftd.transport.caller import ERROR_KEY, LEADER_KEY, TRY_KEY, CallFailed, call_failed
 
@@ -84,6 +85,8 @@ async def abort_with(
     context: Context, error: errors.RaftdError, leader: RemoteNode | None = None, *, more: Metadata = ()
 ) -> Never:
     """End a call with the status of ``error``, and ``more`` of our trailing metadata; never returns."""
+    if isinstance(error, StorageFull):
+        error = errors.DiskFull(error.message, try_=error.try_)  # which every client knows
     details = error.message if len(error.message) <= MAX_TEXT else error.message[: MAX_TEXT - 3] + "..."
     await context.abort(status_code(error), details, (*trailing_metadata(error, leader), *more))
 
