@@ -11,7 +11,7 @@ import pytest
 from raftd import config
 from raftd.config import Config, fixed_address, is_loopback, load, split_address
 from raftd.errors import ConfigError
-from raftd.scheduler import registration
+from raftd.scheduler import limits, registration
 
 DATA = {"data_dir": "/data"}
 
@@ -188,6 +188,6 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_the_limits_of_labels_are_the_records() -> None:
-    assert config.MAX_LABELS == registration.MAX_LABELS
+    assert config.MAX_LABELS == limits.MAX_LABELS
     assert config.MAX_TEXT_CHARS == registration.MAX_TEXT_CHARS
-    assert NUMBERS["slots"][1] == registration.MAX_SLOTS
+    assert NUMBERS["slots"][1] == limits.MAX_SLOTS

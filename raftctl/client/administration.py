@@ -5,14 +5,22 @@ What may live here: one method per question of ``Admin``. `AsyncClient` passes i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from grpc import aio
 
 from raftctl.client import errors, overview, wire
 from raftctl.client.channel import Router, Stubs
-from raftctl.client.nodes import Cut, Faults, Leadership, Membership, NodeInfo, SnapshotTaken
+from raftctl.client.nodes import (
+    Cut,
+    Faults,
+    Leadership,
+    Membership,
+    NodeInfo,
+    Setting,
+    SnapshotTaken,
+)
 from raftd.pb import admin_pb2 as admin
 
 Req = TypeVar("Req")
@@ -83,6 +91,36 @@ class Administration:
         answer = await self.ask(node, lambda s: s.admin.TakeSnapshot, request, timeout_s)
         name = self._router.name_of(node) if ":" in node else node
         return SnapshotTaken(name, answer.index, answer.term, answer.size_bytes, answer.first_index)
+
+    # --- what a node takes and offers ---------------------------------------------------------------------------------
+
+    async def set_eligibility(
+        self, node: str, eligibility: str, deadline_ms: int, timeout_s: float | None
+    ) -> int:
+        """Whether a node takes new attempts; how many are on its slots still."""
+        request = admin.SetEligibilityRequest(node=node, eligibility=eligibility, deadline_ms=deadline_ms)
+        return (await self._change(lambda s: s.admin.SetEligibility, request, timeout_s)).running
+
+    async def set_labels(
+        self, node: str, set_: Mapping[str, str], remove: Iterable[str], timeout_s: float | None
+    ) -> dict[str, str]:
+        """Sets labels over a node's own; all that are in force."""
+        request = admin.SetLabelsRequest(node=node, set=dict(set_), remove=list(remove))
+        return dict((await self._change(lambda s: s.admin.SetLabels, request, timeout_s)).labels)
+
+    async def forget_node(self, node: str, timeout_s: float | None) -> None:
+        """Drops the record of a node."""
+        await self._change(lambda s: s.admin.ForgetNode, admin.ForgetNodeRequest(node=node), timeout_s)
+
+    async def settings(self, timeout_s: float | None) -> tuple[Setting, ...]:
+        """The replicated settings."""
+        request = admin.GetSettingsRequest()
+        return wire.settings((await self._change(lambda s: s.admin.GetSettings, request, timeout_s)).settings)
+
+    async def set_settings(self, changes: Mapping[str, int], timeout_s: float | None) -> tuple[Setting, ...]:
+        """Changes them."""
+        request = admin.SetSettingsRequest(changes=dict(changes))
+        return wire.settings((await self._change(lambda s: s.admin.SetSettings, request, timeout_s)).settings)
 
     async def _change(
         self,

@@ -19,12 +19,13 @@ from grpc import aio
 
 from raftctl.client import errors, overview, wire
 from raftctl.client import models as m
-from raftctl.client import nodes as n
 from raftctl.client.administration import Administration
 from raftctl.client.caller import AsyncCaller
 from raftctl.client.calls import MAX_IN_FLIGHT, PATIENCE_S, Calls
 from raftctl.client.channel import Router, Stubs
+from raftctl.client.explanations import Explanation, Purged
 from raftctl.client.futures import Future
+from raftctl.client.operator_calls import OperatorCalls
 from raftctl.client.overview import ClusterView
 from raftctl.client.request_ids import new_request_id
 from raftctl.client.submitter import Submitter
@@ -41,7 +42,7 @@ PAGE_COUNT = 500
 READS_AT_ONCE = 16
 
 
-class AsyncClient(AsyncCaller):
+class AsyncClient(AsyncCaller, OperatorCalls):
     """A cluster, seen from outside. Use it as ``async with AsyncClient(...) as client``.
 
     Every call finds the leader by itself, is repeated until `timeout_s` has passed when it may still succeed,
@@ -119,6 +120,33 @@ class AsyncClient(AsyncCaller):
         answer = await self._call(lambda s: s.scheduler.Submit, request, timeout_s)
         return [wire.accepted(reply) for reply in answer.replies]
 
+    async def submit_graph(self, graph: m.Graph, *, timeout_s: float | None = None) -> m.Accepted:
+        """Puts tasks that wait for each other into the queue, as one job, whole or not at all. Raises as `submit`."""
+        if not graph.request_id:
+            graph = replace(graph, request_id=new_request_id())
+        request = pb.SubmitGraphRequest(graph=wire.graph_to_wire(graph))
+        return _raised((await self._call(lambda s: s.scheduler.SubmitGraph, request, timeout_s)).reply)
+
+    async def retry(self, task_id: str, *, request_id: str = "") -> m.Accepted:
+        """Puts once more into the queue what an ended task was, as a new task.
+
+        Raises:
+            TaskNotFound: there is none, or none any more. Rejected: it has not ended. As `submit` otherwise.
+        """
+        item = pb.RetryItem(task_id=task_id, request_id=request_id or new_request_id())
+        answer = await self._call(lambda s: s.scheduler.Retry, pb.RetryRequest(items=[item]))
+        return _raised(answer.replies[0])
+
+    async def purge(self, *ids: str, ended_before_ms: int = 0, states: Iterable[m.TaskState] = ()) -> Purged:
+        """Forgets ended tasks and jobs before their time: those that are named, or those that ended before a time,
+        a few thousand of them in one call."""
+        request = pb.PurgeRequest(
+            ids=ids,
+            ended_before_ms=ended_before_ms,
+            states=[wire.state_to_wire(state) for state in states],
+        )
+        return wire.purged(await self._call(lambda s: s.scheduler.Purge, request))
+
     async def cancel(self, *work: str | Future[Any]) -> list[m.Cancelled]:
         """Cancels tasks, jobs and calls: pending ones at once, running ones by TERM and then KILL."""
         ids = [one if isinstance(one, str) else one.task_id for one in work]
@@ -176,6 +204,35 @@ class AsyncClient(AsyncCaller):
         request = pb.GetJobRequest(job_id=job_id, options=pb.ReadOptions(stale=stale))
         answer = await self._call(lambda s: s.scheduler.GetJob, request)
         return wire.job(answer.job), answer.read.applied_index
+
+    async def jobs(
+        self, *, unfinished: bool = False, limit: int | None = None, stale: bool = False
+    ) -> AsyncGenerator[m.Job, None]:
+        """Jobs, page by page as they are consumed; `unfinished`: those of which something is pending or running."""
+        left, token = limit, ""
+        while left is None or left > 0:
+            request = pb.ListJobsRequest(
+                unfinished=unfinished,
+                page_size=PAGE_COUNT if left is None else min(left, PAGE_COUNT),
+                page_token=token,
+                options=pb.ReadOptions(stale=stale),
+            )
+            answer = await self._call(lambda s: s.scheduler.ListJobs, request)
+            for message in answer.jobs:
+                yield wire.job(message)
+            left = None if left is None else left - len(answer.jobs)
+            token = answer.next_page_token
+            if not token:
+                return
+
+    async def explain(self, task_id: str, *, stale: bool = False) -> Explanation:
+        """Why a task is where it is: what it waits for, and what each node says to it.
+
+        Raises:
+            TaskNotFound: there is none, or none any more.
+        """
+        request = pb.ExplainRequest(task_id=task_id, options=pb.ReadOptions(stale=stale))
+        return wire.explanation(await self._call(lambda s: s.scheduler.Explain, request))
 
     async def tasks(
         self,
@@ -236,10 +293,14 @@ class AsyncClient(AsyncCaller):
     # --- follow -------------------------------------------------------------------------------------------------------
 
     def watch(
-        self, *, from_index: int = 0, job_id: str = "", task_id: str = ""
+        self, *, from_index: int = 0, to_index: int = 0, job_id: str = "", task_id: str = ""
     ) -> AsyncGenerator[m.WatchBatch, None]:
-        """Every change in log order from an index on (0: from now on), through any number of leaders."""
-        return self._watcher.watch(from_index, WatchFilter(job_id, task_id))
+        """Every change in log order from an index on (0: from now on), through any number of leaders.
+
+        Args:
+            to_index: the watch ends with the changes of this entry, which must be committed; 0: it does not end.
+        """
+        return self._watcher.watch(from_index, WatchFilter(job_id, task_id, to_index))
 
     async def wait(
         self,
@@ -336,106 +397,13 @@ class AsyncClient(AsyncCaller):
         """Where a blob is."""
         return await self._transfers.stat(digest, self._timeout_s)
 
-    # --- the membership and the leadership ----------------------------------------------------------------------------
-
-    async def members(self, *, timeout_s: float | None = None) -> n.Membership:
-        """Who belongs to the cluster: as the leader has applied it, or, where nobody leads, any node that answers.
-
-        Raises:
-            NodeUnreachable: nobody answers.
-        """
-        return await self._administration.members(timeout_s)
-
-    async def add_member(
-        self,
-        name: str,
-        store_id: str,
-        address: str,
-        *,
-        learner: bool = False,
-        replaces: str = "",
-        timeout_s: float | None = None,
-    ) -> int:
-        """Lets the store in that ``raftd init --join`` made and that serves at `address`; the index of the entry.
-
-        It comes as a learner, and votes as soon as it has caught up, unless it is to stay a `learner`; in that moment
-        the member that it `replaces` leaves. The same call again does nothing more.
-
-        Raises:
-            Rejected: the change makes no sense now, or another one is under way.
-            NodeNotFound: there is no member to be replaced.
-            OutcomeUnknown: it may have been let in, or may be yet.
-        """
-        return await self._administration.add_member(
-            name, store_id, address, learner=learner, replaces=replaces, timeout_s=timeout_s
-        )
-
-    async def promote_member(self, name: str, *, timeout_s: float | None = None) -> int:
-        """Makes a learner a voter as soon as it has caught up. Raises as `add_member`, and DeadlinePassed."""
-        return await self._administration.promote_member(name, timeout_s=timeout_s)
-
-    async def remove_member(self, name: str, *, timeout_s: float | None = None) -> int:
-        """Takes a member out of the configuration; its store never comes back. Raises as `add_member`."""
-        return await self._administration.remove_member(name, timeout_s=timeout_s)
-
-    async def transfer_leadership(self, target: str = "", *, timeout_s: float | None = None) -> n.Leadership:
-        """Has a voter (empty: the one that has most of the log) lead; returns when it does.
-
-        Raises:
-            NodeNotFound, InvalidChange: it is no voter.
-            TransferFailed: it did not take over; the leader goes on leading.
-        """
-        return await self._administration.transfer_leadership(target, timeout_s=timeout_s)
-
-    async def take_snapshot(self, node: str, *, timeout_s: float | None = None) -> n.SnapshotTaken:
-        """Has this node write a snapshot of what it has applied, and let go of the log behind it."""
-        return await self._administration.take_snapshot(node, timeout_s=timeout_s)
-
-    # --- one node -----------------------------------------------------------------------------------------------------
-
-    async def node_info(self, node: str, *, timeout_s: float | None = None) -> n.NodeInfo:
-        """What this node (name or address) says about itself. Needs no leader.
-
-        Raises:
-            NodeNotFound: no node has this name.
-            NodeUnreachable: it does not answer.
-        """
-        return await self._administration.node_info(node, timeout_s)
-
-    async def node_infos(self, *, timeout_s: float = overview.NODE_ANSWERS_S) -> dict[str, n.NodeInfo]:
-        """The same of every node that answers, by name."""
-        return (await overview.node_infos(self._router, timeout_s))[0]
-
-    async def everybody(
-        self, *, timeout_s: float = overview.NODE_ANSWERS_S
-    ) -> tuple[dict[str, n.NodeInfo], tuple[str, ...]]:
-        """The same, members that were not known before included, and the names of those that do not answer.
-
-        Raises:
-            NodeUnreachable: nobody answers.
-        """
-        return await self._administration.everybody(timeout_s)
-
-    async def faults(self, node: str, *, timeout_s: float | None = None) -> n.Faults:
-        """Which cuts this node acts on."""
-        return await self._administration.faults(node, timeout_s)
-
-    async def set_faults(
-        self,
-        node: str,
-        *,
-        add: Iterable[n.Cut] = (),
-        remove: Iterable[n.Cut] = (),
-        heal: bool = False,
-        timeout_s: float | None = None,
-    ) -> tuple[n.Cut, ...]:
-        """Changes which cuts this node acts on (`heal` first removes all); returns those that are now in force.
-
-        Raises:
-            FaultInjectionOff: it was started without fault injection.
-        """
-        return await self._administration.set_faults(node, add, remove, heal=heal, timeout_s=timeout_s)
-
 
 def _identified(submission: m.Submission) -> m.Submission:
     return submission if submission.request_id else replace(submission, request_id=new_request_id())
+
+
+def _raised(reply: pb.SubmitReply) -> m.Accepted:
+    answer = wire.accepted(reply)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

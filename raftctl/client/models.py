@@ -38,6 +38,14 @@ class AttemptOutcome(StrEnum):
     CRASHED = "crashed"
     LOST = "lost"
     NOT_STARTED = "not_started"
+    WITHDRAWN = "withdrawn"
+
+
+class Condition(StrEnum):
+    """What a task that comes after another needs of it."""
+
+    OK = "ok"  # that it succeeds; when it does not, whoever waits for it is cancelled
+    ANY = "any"  # that it ends
 
 
 class OutputStream(StrEnum):
@@ -76,6 +84,14 @@ class ArrayRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Dependency:
+    """What must have ended before a task may start: a task (``t17``), or every task of a job (``j3``)."""
+
+    id: str
+    condition: Condition = Condition.OK
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """One task, or with `array` one job of many, to be put into the queue.
 
@@ -83,7 +99,12 @@ class Submission:
         payload: the task's standard input.
         retries: further attempts after an error or a timeout of the task itself; losing a node costs none.
         backoff_first_ms, backoff_max_ms: the pause before a retry; 0 leaves it to the cluster.
-        run_timeout_ms: 0 for none.
+        run_timeout_ms: how long one attempt may run; 0 for ever.
+        queue_timeout_ms: how long it may wait for its first attempt, once it may start; 0 for ever.
+        delay_ms: how long it waits at least.
+        after: what must have ended before it may start.
+        require: labels that its node must have.
+        slots: of one node, that it occupies all at once.
         request_id: empty lets the client make one.
     """
 
@@ -97,13 +118,41 @@ class Submission:
     backoff_first_ms: int = 0
     backoff_max_ms: int = 0
     run_timeout_ms: int = 0
+    queue_timeout_ms: int = 0
+    delay_ms: int = 0
+    after: tuple[Dependency, ...] = ()
+    require: Mapping[str, str] = field(default_factory=dict)
+    slots: int = 1
     array: ArrayRange | None = None
     request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
+class GraphTask:
+    """One task of a graph.
+
+    Attributes:
+        submission: without request id and array; its ``after`` names tasks outside of the graph.
+        after: places in the graph, counted from 0, of the tasks that come first, each with what is needed of it.
+    """
+
+    submission: Submission
+    after: tuple[tuple[int, Condition], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Tasks that wait for each other: one job, accepted whole or not at all."""
+
+    tasks: tuple[GraphTask, ...]
+    name: str = ""
+    max_failures: int = 0  # 0: no limit
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
-    """What a submission became: a task has `task_id`, an array `job_id` and `task_ids`, in the order of its indices."""
+    """What a submission became: a task has `task_id`, an array or a graph `job_id` and `task_ids`, in its order."""
 
     request_id: str
     task_id: str
@@ -136,6 +185,8 @@ class Attempt:
     started_ms: int | None
     ended_ms: int | None
     stopping: bool
+    reserved: bool = False  # it waits for its turn on its slot
+    extra_slots: tuple[int, ...] = ()  # of a task of several slots, beside `slot`
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +199,14 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task as the cluster records it."""
+    """A task as the cluster records it.
+
+    Attributes:
+        waiting_for: what has not ended yet of what it comes after.
+        failures: attempts that ended by its own error or timeout.
+        crashes: attempts that died with their slot or node.
+        result: of the attempt that succeeded, or what the last one that failed said of its error.
+    """
 
     task_id: str
     name: str
@@ -169,6 +227,12 @@ class Task:
     result: TaskResult | None
     reason: str
     changed_index: int
+    queue_timeout_ms: int = 0
+    waiting_for: tuple[Dependency, ...] = ()
+    require: Mapping[str, str] = field(default_factory=dict)
+    slots: int = 1
+    failures: int = 0
+    crashes: int = 0
 
     @property
     def title(self) -> str:
@@ -183,7 +247,12 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An array of tasks, counted by state."""
+    """An array or a graph of tasks, counted by state.
+
+    Attributes:
+        kind: of every task of an array; empty for a graph.
+        stopping: cancelled, or over max_failures: nothing of it starts any more.
+    """
 
     job_id: str
     name: str
@@ -199,6 +268,8 @@ class Job:
     max_failures: int
     task_ids: tuple[str, ...]
     changed_index: int
+    stopping: bool = False
+    graph: bool = False
 
     @property
     def ended(self) -> int:
@@ -262,6 +333,9 @@ class NodeRow:
     kinds: tuple[str, ...]
     last_seen_ms: int | None
     reachable: bool
+    labels: Mapping[str, str] = field(default_factory=dict)
+    drain_deadline_ms: int | None = None  # what still runs then goes back to the queue
+    reserved: int = 0  # attempts that wait for their turn on its slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +411,7 @@ class LogChunk:
     truncated: bool
     node: str
     attempt: int
+    superseded: bool = False  # a later attempt has taken this one's place
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,3 +161,14 @@ class Faults:
 
     fault_injection: bool
     cuts: tuple[Cut, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A replicated setting, with its default and its bounds."""
+
+    name: str
+    value: int
+    default: int
+    least: int
+    most: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from raftctl.client.models import Accepted, Submission
 
@@ -71,3 +71,9 @@ class Submitter:
             room_bytes -= size_bytes
             batch.append(self._waiting.popleft())
         return batch
+
+
+def in_batches(submissions: Sequence[Submission]) -> Iterator[Sequence[Submission]]:
+    """The same in calls of a size that a node takes."""
+    for start in range(0, len(submissions), BATCH_COUNT):
+        yield submissions[start : start + BATCH_COUNT]

@@ -13,18 +13,19 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from raftctl.client import models as m
-from raftctl.client import nodes as n
 from raftctl.client.async_client import DEFAULT_TIMEOUT_S, AsyncClient
 from raftctl.client.caller import Caller
 from raftctl.client.calls import MAX_IN_FLIGHT, PATIENCE_S
+from raftctl.client.explanations import Explanation, Purged
 from raftctl.client.futures import Future
 from raftctl.client.overview import ClusterView
+from raftctl.client.sync_operator_calls import SyncOperatorCalls
 from raftctl.endpoints import Endpoints
 
 T = TypeVar("T")
 
 
-class Client(Caller):
+class Client(Caller, SyncOperatorCalls):
     """A cluster, seen from outside; safe to use from several threads. Use it as ``with Client(...) as client``.
 
     Every method is that of `AsyncClient` of the same name, with its errors.
@@ -102,6 +103,18 @@ class Client(Caller):
         """See `AsyncClient.submit_many`."""
         return self._run(self._client.submit_many(submissions))
 
+    def submit_graph(self, graph: m.Graph, *, timeout_s: float | None = None) -> m.Accepted:
+        """See `AsyncClient.submit_graph`."""
+        return self._run(self._client.submit_graph(graph, timeout_s=timeout_s))
+
+    def retry(self, task_id: str, *, request_id: str = "") -> m.Accepted:
+        """See `AsyncClient.retry`."""
+        return self._run(self._client.retry(task_id, request_id=request_id))
+
+    def purge(self, *ids: str, ended_before_ms: int = 0, states: Iterable[m.TaskState] = ()) -> Purged:
+        """See `AsyncClient.purge`."""
+        return self._run(self._client.purge(*ids, ended_before_ms=ended_before_ms, states=states))
+
     def cancel(self, *work: str | Future[Any]) -> list[m.Cancelled]:
         """See `AsyncClient.cancel`."""
         return self._run(self._client.cancel(*work))
@@ -132,6 +145,16 @@ class Client(Caller):
         """See `AsyncClient.job`."""
         return self._run(self._client.job(job_id, stale=stale))
 
+    def jobs(
+        self, *, unfinished: bool = False, limit: int | None = None, stale: bool = False
+    ) -> Iterator[m.Job]:
+        """See `AsyncClient.jobs`."""
+        return self._iterate(self._client.jobs(unfinished=unfinished, limit=limit, stale=stale))
+
+    def explain(self, task_id: str, *, stale: bool = False) -> Explanation:
+        """See `AsyncClient.explain`."""
+        return self._run(self._client.explain(task_id, stale=stale))
+
     def tasks(
         self,
         *,
@@ -155,9 +178,13 @@ class Client(Caller):
             self._client.cluster_view(timeout_s=timeout_s, recent_count=recent_count, stale=stale)
         )
 
-    def watch(self, *, from_index: int = 0, job_id: str = "", task_id: str = "") -> Iterator[m.WatchBatch]:
-        """See `AsyncClient.watch`; ends only when the caller stops asking."""
-        return self._iterate(self._client.watch(from_index=from_index, job_id=job_id, task_id=task_id))
+    def watch(
+        self, *, from_index: int = 0, to_index: int = 0, job_id: str = "", task_id: str = ""
+    ) -> Iterator[m.WatchBatch]:
+        """See `AsyncClient.watch`."""
+        return self._iterate(
+            self._client.watch(from_index=from_index, to_index=to_index, job_id=job_id, task_id=task_id)
+        )
 
     def wait(self, task_ids: Iterable[str], *, timeout_s: float | None = None) -> list[m.Task]:
         """See `AsyncClient.wait`."""
@@ -186,70 +213,3 @@ class Client(Caller):
     def blob_stat(self, digest: str) -> m.BlobStat:
         """See `AsyncClient.blob_stat`."""
         return self._run(self._client.blob_stat(digest))
-
-    def node_info(self, node: str, *, timeout_s: float | None = None) -> n.NodeInfo:
-        """See `AsyncClient.node_info`."""
-        return self._run(self._client.node_info(node, timeout_s=timeout_s))
-
-    def node_infos(self, *, timeout_s: float = 1.0) -> dict[str, n.NodeInfo]:
-        """See `AsyncClient.node_infos`."""
-        return self._run(self._client.node_infos(timeout_s=timeout_s))
-
-    def members(self, *, timeout_s: float | None = None) -> n.Membership:
-        """See `AsyncClient.members`."""
-        return self._run(self._client.members(timeout_s=timeout_s))
-
-    def add_member(
-        self,
-        name: str,
-        store_id: str,
-        address: str,
-        *,
-        learner: bool = False,
-        replaces: str = "",
-        timeout_s: float | None = None,
-    ) -> int:
-        """See `AsyncClient.add_member`."""
-        return self._run(
-            self._client.add_member(
-                name, store_id, address, learner=learner, replaces=replaces, timeout_s=timeout_s
-            )
-        )
-
-    def promote_member(self, name: str, *, timeout_s: float | None = None) -> int:
-        """See `AsyncClient.promote_member`."""
-        return self._run(self._client.promote_member(name, timeout_s=timeout_s))
-
-    def remove_member(self, name: str, *, timeout_s: float | None = None) -> int:
-        """See `AsyncClient.remove_member`."""
-        return self._run(self._client.remove_member(name, timeout_s=timeout_s))
-
-    def transfer_leadership(self, target: str = "", *, timeout_s: float | None = None) -> n.Leadership:
-        """See `AsyncClient.transfer_leadership`."""
-        return self._run(self._client.transfer_leadership(target, timeout_s=timeout_s))
-
-    def take_snapshot(self, node: str, *, timeout_s: float | None = None) -> n.SnapshotTaken:
-        """See `AsyncClient.take_snapshot`."""
-        return self._run(self._client.take_snapshot(node, timeout_s=timeout_s))
-
-    def everybody(self, *, timeout_s: float = 1.0) -> tuple[dict[str, n.NodeInfo], tuple[str, ...]]:
-        """See `AsyncClient.everybody`."""
-        return self._run(self._client.everybody(timeout_s=timeout_s))
-
-    def faults(self, node: str, *, timeout_s: float | None = None) -> n.Faults:
-        """See `AsyncClient.faults`."""
-        return self._run(self._client.faults(node, timeout_s=timeout_s))
-
-    def set_faults(
-        self,
-        node: str,
-        *,
-        add: Iterable[n.Cut] = (),
-        remove: Iterable[n.Cut] = (),
-        heal: bool = False,
-        timeout_s: float | None = None,
-    ) -> tuple[n.Cut, ...]:
-        """See `AsyncClient.set_faults`."""
-        return self._run(
-            self._client.set_faults(node, add=add, remove=remove, heal=heal, timeout_s=timeout_s)
-        )

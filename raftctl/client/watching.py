@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from grpc import aio
+from grpc import StatusCode, aio
 
 from raftctl.client import errors, wire
 from raftctl.client.channel import Router
@@ -33,6 +33,12 @@ class WatchFilter:
 
     job_id: str = ""
     task_id: str = ""
+    to_index: int = 0
+    """0: for ever; else the watch ends with the changes of this entry."""
+
+
+class _WatchOver(Exception):
+    """A watch with an end has come to it."""
 
 
 class Watcher:
@@ -61,6 +67,8 @@ class Watcher:
                         told = False
                         yield replace(batch, next_index=next_index)
                 continue  # moved to another node: nothing was lost
+            except _WatchOver:
+                return
             except errors.Unavailable as error:
                 why = error.message
             if not told:
@@ -72,7 +80,9 @@ class Watcher:
         self, address: str, next_index: int, about: WatchFilter
     ) -> AsyncGenerator[WatchBatch, None]:
         """One stream from one node; ends when another node leads."""
-        request = pb.WatchRequest(from_index=next_index, job_id=about.job_id, task_id=about.task_id)
+        request = pb.WatchRequest(
+            from_index=next_index, to_index=about.to_index, job_id=about.job_id, task_id=about.task_id
+        )
         call = self._router.stubs(address).scheduler.Watch(request, metadata=self._router.metadata)
         reading: asyncio.Future[Any] | None = None
         try:
@@ -86,6 +96,8 @@ class Watcher:
                 response = reading.result()
                 reading = None
                 if not isinstance(response, pb.WatchResponse):
+                    if about.to_index and await call.code() is StatusCode.OK:
+                        raise _WatchOver
                     raise errors.NodeUnreachable(f"{self._router.name_of(address)} ended the stream")
                 yield wire.watch_batch(response)
         except aio.AioRpcError as error:

@@ -6,9 +6,12 @@ an error.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from raftctl.client import models as m
 from raftctl.client import nodes as n
 from raftctl.client.errors import from_code
+from raftctl.client.explanations import Explanation, NodeVerdict, Purged
 from raftd.pb import admin_pb2 as admin
 from raftd.pb import scheduler_pb2 as pb
 
@@ -29,6 +32,12 @@ _OUTCOMES = {
     pb.ATTEMPT_OUTCOME_CRASHED: m.AttemptOutcome.CRASHED,
     pb.ATTEMPT_OUTCOME_LOST: m.AttemptOutcome.LOST,
     pb.ATTEMPT_OUTCOME_NOT_STARTED: m.AttemptOutcome.NOT_STARTED,
+    pb.ATTEMPT_OUTCOME_WITHDRAWN: m.AttemptOutcome.WITHDRAWN,
+}
+
+_CONDITIONS = {
+    m.Condition.OK: pb.DEPENDENCY_CONDITION_OK,
+    m.Condition.ANY: pb.DEPENDENCY_CONDITION_ANY,
 }
 
 
@@ -51,6 +60,11 @@ def submission_to_wire(submission: m.Submission) -> pb.Submission:
         priority=submission.priority,
         retries=submission.retries,
         run_timeout_ms=submission.run_timeout_ms,
+        queue_timeout_ms=submission.queue_timeout_ms,
+        delay_ms=submission.delay_ms,
+        after=[_dependency_to_wire(one) for one in submission.after],
+        require=dict(submission.require),
+        slots=submission.slots,
     )
     if submission.backoff_first_ms or submission.backoff_max_ms:
         message.backoff.first_ms = submission.backoff_first_ms
@@ -60,6 +74,34 @@ def submission_to_wire(submission: m.Submission) -> pb.Submission:
         message.array.last_index = submission.array.last_index
         message.array.max_failures = submission.array.max_failures
     return message
+
+
+def graph_to_wire(graph: m.Graph) -> pb.Graph:
+    """The message; `request_id` must have been filled in."""
+    return pb.Graph(
+        request_id=graph.request_id,
+        name=graph.name,
+        max_failures=graph.max_failures,
+        tasks=[
+            pb.GraphTask(
+                submission=submission_to_wire(task.submission),
+                after=[
+                    pb.GraphEdge(position=position, condition=_CONDITIONS[condition])
+                    for position, condition in task.after
+                ],
+            )
+            for task in graph.tasks
+        ],
+    )
+
+
+def _dependency_to_wire(dependency: m.Dependency) -> pb.Dependency:
+    return pb.Dependency(id=dependency.id, condition=_CONDITIONS[dependency.condition])
+
+
+def _dependency(message: pb.Dependency) -> m.Dependency:
+    is_any = message.condition == pb.DEPENDENCY_CONDITION_ANY
+    return m.Dependency(message.id, m.Condition.ANY if is_any else m.Condition.OK)
 
 
 def state_to_wire(state: m.TaskState) -> pb.TaskState.ValueType:
@@ -118,6 +160,8 @@ def attempt(message: pb.Attempt) -> m.Attempt:
         started_ms=_time(message.started_at_ms),
         ended_ms=_time(message.ended_at_ms),
         stopping=message.stopping,
+        reserved=message.reserved,
+        extra_slots=tuple(message.extra_slots),
     )
 
 
@@ -150,6 +194,12 @@ def task(message: pb.Task) -> m.Task:
         result=result,
         reason=message.reason,
         changed_index=message.changed_index,
+        queue_timeout_ms=message.queue_timeout_ms,
+        waiting_for=tuple(_dependency(one) for one in message.waiting_for),
+        require=dict(message.require),
+        slots=message.slots or 1,
+        failures=message.failures,
+        crashes=message.crashes,
     )
 
 
@@ -171,6 +221,27 @@ def job(message: pb.Job) -> m.Job:
         max_failures=message.max_failures,
         task_ids=tuple(f"t{number}" for number in range(first, first + message.total)),
         changed_index=message.changed_index,
+        stopping=message.stopping,
+        graph=message.graph,
+    )
+
+
+def purged(message: pb.PurgeResponse) -> Purged:
+    """What a purge did."""
+    return Purged(message.purged_count, tuple((one.id, refusal(one.refusal)) for one in message.refused))
+
+
+def explanation(message: pb.ExplainResponse) -> Explanation:
+    """Why a task is where it is."""
+    return Explanation(
+        task=task(message.task),
+        summary=message.summary,
+        waits=tuple(message.waits),
+        ahead_count=message.ahead_count,
+        nodes=tuple(
+            NodeVerdict(one.node, one.fits, one.available, tuple(one.reasons)) for one in message.nodes
+        ),
+        read=read_info(message.read),
     )
 
 
@@ -212,6 +283,9 @@ def _node(row: pb.NodeRow) -> m.NodeRow:
         kinds=tuple(row.kinds),
         last_seen_ms=row.last_seen_ms if row.HasField("last_seen_ms") else None,
         reachable=row.reachable,
+        labels=dict(row.labels),
+        drain_deadline_ms=_time(row.drain_deadline_ms),
+        reserved=row.reserved,
     )
 
 
@@ -269,7 +343,9 @@ def log_chunk(message: pb.LogsResponse) -> m.LogChunk:
     """Some output."""
     is_stderr = message.stream == pb.LOG_STREAM_STDERR
     stream = m.OutputStream.STDERR if is_stderr else m.OutputStream.STDOUT
-    return m.LogChunk(stream, message.data, message.truncated, message.node, message.attempt)
+    return m.LogChunk(
+        stream, message.data, message.truncated, message.node, message.attempt, message.superseded
+    )
 
 
 def node_info(message: admin.NodeInfoResponse) -> n.NodeInfo:
@@ -337,6 +413,11 @@ def membership(message: admin.MembersResponse, answered_by: str, *, leads: bool)
         answered_by,
         leads,
     )
+
+
+def settings(messages: Iterable[admin.Setting]) -> tuple[n.Setting, ...]:
+    """The replicated settings."""
+    return tuple(n.Setting(one.name, one.value, one.default_value, one.least, one.most) for one in messages)
 
 
 def cut(message: admin.Cut) -> n.Cut:

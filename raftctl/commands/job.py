@@ -1,4 +1,4 @@
-"""``raftctl job``: arrays of tasks, as one thing."""
+"""``raftctl job``: arrays and graphs of tasks, as one thing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,38 @@ if TYPE_CHECKING:
     from raftctl.client.models import Job
 
 app = typer.Typer(
-    add_completion=False, help="Look at, wait for and cancel arrays of tasks.", no_args_is_help=True
+    add_completion=False,
+    help="Look at, wait for and cancel arrays and graphs of tasks.",
+    no_args_is_help=True,
 )
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="A job: j3.")]
+
+
+@app.command("list")
+def list_(
+    ctx: typer.Context,
+    every: Annotated[bool, typer.Option("--all", help="Those too that have ended.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 1_000,
+) -> None:
+    """The jobs of which something is pending or running."""
+    run(_list(invocation(ctx), limit, every=every))
+
+
+async def _list(asked: Invocation, limit: int, *, every: bool) -> None:
+    from raftctl.sdk import connect
+    from raftctl.views import data
+    from raftctl.views import tasks as view
+    from raftctl.views.times import now_ms
+
+    async with connect(asked) as client:
+        jobs = [job async for job in client.jobs(unfinished=not every, limit=limit)]
+    output.emit(
+        asked,
+        [data.job(job) for job in jobs],
+        [job.job_id for job in jobs],
+        lambda: view.jobs(jobs, now_ms()),
+    )
 
 
 @app.command()

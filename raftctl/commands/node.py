@@ -16,6 +16,7 @@ from raftctl.cluster.layout import NodeRecord
 from raftctl.commands import _membership
 from raftctl.commands.local import LocalCluster, local_cluster, names_of, progress, showing_logs
 from raftctl.context import Invocation, OutputFormat, invocation
+from raftctl.durations import parse_duration_ms
 from raftctl.errors import CliError, ExitCode, UsageError
 from raftctl.output import emit, say
 
@@ -198,6 +199,53 @@ def resume(ctx: typer.Context, nodes: Nodes) -> None:
         resumed = control.resume_nodes(cluster.directory, chosen)
         _tell_missed(cluster, chosen)
         _report(cluster, chosen, resumed, "resumed", "not paused")
+
+
+@app.command()
+def cordon(ctx: typer.Context, nodes: Nodes) -> None:
+    """Have nodes take nothing new; what they run goes on."""
+    from raftctl.commands import _eligibility
+
+    _eligibility.set_eligibility(invocation(ctx), nodes, "cordoned")
+
+
+@app.command()
+def uncordon(ctx: typer.Context, nodes: Nodes) -> None:
+    """Have cordoned or drained nodes take work again."""
+    from raftctl.commands import _eligibility
+
+    _eligibility.set_eligibility(invocation(ctx), nodes, "ready")
+
+
+@app.command()
+def drain(
+    ctx: typer.Context,
+    nodes: Nodes,
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", metavar="5m", help="What still runs then is put back in the queue."),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Until nothing runs on them any more.")
+    ] = True,
+) -> None:
+    """Have nodes take nothing new, and finish what they run."""
+    from raftctl.commands import _eligibility
+
+    deadline_ms = parse_duration_ms(deadline) if deadline else 0
+    _eligibility.drain(invocation(ctx), nodes, deadline_ms, wait=wait)
+
+
+@app.command()
+def label(
+    ctx: typer.Context,
+    node: Node,
+    labels: Annotated[list[str], typer.Argument(metavar="K=V|K-...", help="gpu=yes sets, gpu- takes back.")],
+) -> None:
+    """Set labels of a node, for tasks that require them; they outlive its restarts."""
+    from raftctl.commands import _eligibility
+
+    _eligibility.label(invocation(ctx), node, labels)
 
 
 @app.command()

@@ -205,6 +205,103 @@ async def _result(asked: Invocation, task_id: str) -> bytes:
 
 
 @app.command()
+def explain(
+    ctx: typer.Context,
+    task_id: TaskId,
+    stale: Annotated[bool, typer.Option("--stale", help="Any node's own view, without a leader.")] = False,
+) -> None:
+    """Why a task is where it is: what it waits for, and what each node says to it."""
+    run(_explain(invocation(ctx), task_id, stale=stale))
+
+
+async def _explain(asked: Invocation, task_id: str, *, stale: bool) -> None:
+    from raftctl.sdk import connect
+    from raftctl.views import data
+    from raftctl.views import explain as view
+
+    async with connect(asked) as client:
+        found = await client.explain(task_id, stale=stale)
+    output.emit(
+        asked,
+        data.explanation(found),
+        [one.node for one in found.nodes if one.available],
+        lambda: found.summary if asked.quiet else view.page(found),
+    )
+
+
+@app.command()
+def retry(ctx: typer.Context, ids: Ids) -> None:
+    """Submit ended tasks once more, each as a new task."""
+    run(_retry(invocation(ctx), ids))
+
+
+async def _retry(asked: Invocation, ids: list[str]) -> None:
+    from raftctl.sdk import connect
+    from raftctl.views import data
+
+    async with connect(asked) as client:
+        accepted = [(task_id, await client.retry(task_id)) for task_id in ids]
+    values = [data.accepted(one) | {"retry_of": task_id} for task_id, one in accepted]
+    output.emit(
+        asked,
+        values if len(values) > 1 else values[0],
+        [one.task_id for _, one in accepted],
+        lambda: "\n".join(
+            one.task_id if asked.quiet else f"submitted {one.task_id}: {task_id} once more"
+            for task_id, one in accepted
+        ),
+    )
+
+
+@app.command()
+def purge(
+    ctx: typer.Context,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID...]", help="Ended tasks and jobs: t17, j3.")
+    ] = None,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="1h", help="All that ended longer ago than this.")
+    ] = None,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", help="Of those only the succeeded, failed or cancelled.")
+    ] = None,
+) -> None:
+    """Forget the records of ended tasks before their time."""
+    from raftctl.durations import parse_duration_ms
+
+    if bool(ids) == (older_than is not None):
+        raise UsageError("name tasks, or say --older-than", "raftctl task purge --older-than 1h")
+    states = [_state(word) for text in state or () for word in text.split(",")]
+    age_ms = None if older_than is None else parse_duration_ms(older_than)
+    run(_purge(invocation(ctx), ids or [], age_ms, states))
+
+
+async def _purge(asked: Invocation, ids: list[str], age_ms: int | None, states: list[TaskState]) -> None:
+    from raftctl.sdk import connect
+    from raftctl.views.times import now_ms
+
+    count = 0
+    refused: list[tuple[str, Exception]] = []
+    before_ms = 0 if age_ms is None else max(1, now_ms() - age_ms)
+    async with connect(asked) as client:
+        while True:
+            purged = await client.purge(*ids, ended_before_ms=before_ms, states=states)
+            count += purged.count
+            refused += purged.refused
+            if ids or not purged.count:
+                break
+    output.emit(
+        asked,
+        {"purged": count, "refused": [{"id": ident, "error": str(error)} for ident, error in refused]},
+        [],
+        lambda: f"{count} records forgotten",
+    )
+    if refused:
+        ident, error = refused[0]
+        raise error if isinstance(error, RaftctlError) else CliError(f"{ident}: {error}")
+
+
+@app.command()
 def logs(
     ctx: typer.Context,
     task_id: TaskId,
@@ -216,18 +313,25 @@ def logs(
 
 
 async def _logs(asked: Invocation, task_id: str, attempt: int, *, follow: bool) -> None:
-    from raftctl.client.models import OutputStream
+    from raftctl.commands._following import follow_attempt, follow_task, write_chunk
     from raftctl.sdk import connect
 
-    truncated = False
+    truncated = superseded = 0
     async with connect(asked) as client:
-        async for chunk in client.logs(task_id, attempt=attempt, follow=follow):
-            stream = sys.stderr if chunk.stream is OutputStream.STDERR else sys.stdout
-            stream.buffer.write(chunk.data)
-            stream.buffer.flush()
+        if follow and attempt:
+            await follow_attempt(asked, client, task_id, attempt)
+            return
+        if follow:
+            await follow_task(asked, client, task_id)
+            return
+        async for chunk in client.logs(task_id, attempt=attempt):
+            write_chunk(chunk)
             truncated = truncated or chunk.truncated
+            superseded = max(superseded, chunk.attempt if chunk.superseded else 0)
     if truncated:
         output.say(asked, f"the output of {task_id} reached its limit: what came after is not kept")
+    if superseded:
+        output.say(asked, f"attempt {superseded} was superseded: a later one has taken its place")
 
 
 @app.command()

@@ -10,6 +10,7 @@ import base64
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from raftctl.client.explanations import Explanation
 from raftctl.client.models import (
     Accepted,
     Attempt,
@@ -21,7 +22,7 @@ from raftctl.client.models import (
     Task,
     TaskResult,
 )
-from raftctl.client.nodes import Membership, NodeInfo, SnapshotTaken
+from raftctl.client.nodes import Membership, NodeInfo, Setting, SnapshotTaken
 from raftctl.client.overview import ClusterView, leading
 from raftctl.views.times import iso
 
@@ -95,6 +96,41 @@ def node(row: NodeRow, *, answers: bool) -> Data:
         "slots_free": row.slots_free,
         "kinds": list(row.kinds),
         "last_seen_ms": row.last_seen_ms,
+        "labels": dict(row.labels),
+        "drain_deadline": iso(row.drain_deadline_ms),
+        "reserved": row.reserved,
+    }
+
+
+def explanation(found: Explanation) -> Data:
+    """Why a task is where it is."""
+    return {
+        "task_id": found.task.task_id,
+        "state": str(found.task.state),
+        "summary": found.summary,
+        "waits": list(found.waits),
+        "ahead": found.ahead_count,
+        "stale": found.read.stale,
+        "nodes": [
+            {
+                "node": one.node,
+                "fits": one.fits,
+                "available": one.available,
+                "reasons": list(one.reasons),
+            }
+            for one in found.nodes
+        ],
+    }
+
+
+def setting(found: Setting) -> Data:
+    """One replicated setting."""
+    return {
+        "name": found.name,
+        "value": found.value,
+        "default": found.default,
+        "least": found.least,
+        "most": found.most,
     }
 
 
@@ -108,6 +144,8 @@ def attempt(found: Attempt) -> Data:
         "outcome": str(found.outcome),
         "reason": found.reason,
         "stopping": found.stopping,
+        "reserved": found.reserved,
+        "extra_slots": list(found.extra_slots),
         "occupied_at": iso(found.occupied_ms),
         "started_at": iso(found.started_ms),
         "ended_at": iso(found.ended_ms),
@@ -140,6 +178,12 @@ def task(found: Task) -> Data:
         "priority": found.priority,
         "retries": found.retries,
         "run_timeout_ms": found.run_timeout_ms or None,
+        "queue_timeout_ms": found.queue_timeout_ms or None,
+        "after": [{"id": one.id, "condition": str(one.condition)} for one in found.waiting_for],
+        "require": dict(found.require),
+        "slots": found.slots,
+        "failures": found.failures,
+        "crashes": found.crashes,
         "job_id": found.job_id,
         "array_index": found.array_index,
         "request_id": found.request_id,
@@ -157,7 +201,9 @@ def job(found: Job) -> Data:
     return {
         "job_id": found.job_id,
         "name": found.name or None,
-        "kind": found.kind,
+        "kind": found.kind or None,
+        "graph": found.graph,
+        "stopping": found.stopping,
         "total": found.total,
         "pending": found.pending,
         "running": found.running,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from raftctl.client.models import Attempt, AttemptOutcome, Job, Task
+from raftctl.client.models import Attempt, AttemptOutcome, Condition, Dependency, Job, Task
 from raftctl.durations import format_duration
 from raftctl.views import data, style
 from raftctl.views.times import ago, between, iso
@@ -71,7 +73,11 @@ def detail(task: Task, now: int) -> Group:
         ("priority", str(task.priority) if task.priority else None),
         ("retries", str(task.retries) if task.retries else None),
         ("run timeout", format_duration(task.run_timeout_ms) if task.run_timeout_ms else None),
-        ("job", f"{task.job_id}, index {task.array_index}" if task.job_id else None),
+        ("queue timeout", format_duration(task.queue_timeout_ms) if task.queue_timeout_ms else None),
+        ("waits for", " ".join(_dependency(one) for one in task.waiting_for) or None),
+        ("requires", " ".join(f"{key}={value}" for key, value in sorted(task.require.items())) or None),
+        ("slots", str(task.slots) if task.slots > 1 else None),
+        ("job", _job_words(task)),
         ("request id", task.request_id or None),
         ("submitted", _moment(task.submitted_ms, now)),
         ("not before", _moment(task.not_before_ms, now) if task.not_before_ms else None),
@@ -101,9 +107,44 @@ def attempts(task: Task, now: int) -> Table:
             one.node,
             str(one.slot),
             str(one.fencing_token),
-            style.state("stopping" if running and one.stopping else str(one.outcome)),
+            style.state(_outcome_word(one) if running else str(one.outcome)),
             took(one, now),
             one.reason,
+        )
+    return made
+
+
+def _outcome_word(attempt: Attempt) -> str:
+    """Of an attempt that has not ended."""
+    return "stopping" if attempt.stopping else "reserved" if attempt.reserved else "running"
+
+
+def _dependency(dependency: Dependency) -> str:
+    return (
+        dependency.id if dependency.condition is Condition.OK else f"{dependency.id}:{dependency.condition}"
+    )
+
+
+def _job_words(task: Task) -> str | None:
+    if task.job_id is None:
+        return None
+    return task.job_id if task.array_index is None else f"{task.job_id}, index {task.array_index}"
+
+
+def jobs(found: Sequence[Job], now: int) -> Table:
+    """A line for each job."""
+    made = style.table(
+        "Jobs", "ID", "PROGRESS", ">TASKS", ">PENDING", ">RUNNING", ">FAILED", "SUBMITTED", "TASK",
+        note="" if found else "none",
+    )  # fmt: skip
+    for one in found:
+        counts = (one.total, one.pending, one.running, one.failed)
+        made.add_row(
+            one.job_id,
+            style.bar(one.ended / one.total if one.total else 1.0),
+            *(str(count) if count else "-" for count in counts),
+            ago(one.submitted_ms, now),
+            one.name or one.kind or "graph",
         )
     return made
 
@@ -120,7 +161,7 @@ def job(found: Job, now: int) -> RenderableType:
         [
             ("job", Text(found.job_id, style="bold")),
             ("name", found.name or None),
-            ("kind", found.kind),
+            ("kind", found.kind or "graph"),
             ("tasks", f"{found.total} ({span})" if span else str(found.total)),
             ("progress", style.bar(found.ended / found.total if found.total else 1.0)),
             ("states", counts),

@@ -6,22 +6,41 @@ What may live here: encoders of what clients see, and the decoder of what they s
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from raftd.codec.attach import encode_blob_ref, encode_result, encode_token, job_name, task_name
+from raftd.codec.attach import encode_blob_ref, encode_result, encode_token, job_name, parse_id, task_name
 from raftd.errors import InvalidRequest
 from raftd.pb import scheduler_pb2 as pb
-from raftd.scheduler.commands import Submit
+from raftd.scheduler.commands import GraphEdge, GraphTask, Purge, Retry, Submit, SubmitGraph
 from raftd.scheduler.effects import JobChanged, NodeChanged, TaskChanged
-from raftd.scheduler.model import ArraySpec, Attempt, Job, Task, TaskSpec, TaskState
+from raftd.scheduler.model import (
+    ArraySpec,
+    Attempt,
+    Condition,
+    Dependency,
+    Job,
+    Task,
+    TaskSpec,
+    TaskState,
+)
 from raftd.scheduler.queries import task_args
-from raftd.scheduler.replies import Accepted, Refused, Reply
-from raftd.scheduler.requests import created_ms, request_digest
+from raftd.scheduler.replies import Accepted, Purged, Refused, Reply
+from raftd.scheduler.requests import created_ms, graph_digest, request_digest, retry_digest
+
+_STATES = {state: pb.TaskState.ValueType(state) for state in TaskState}
+# A task whose turn on a slot has not come is pending for everybody but its slot.
+_STATES[TaskState.RESERVED] = pb.TASK_STATE_PENDING
 
 __all__ = [
+    "decode_graph",
+    "decode_purge",
+    "decode_retry",
+    "decode_states",
     "decode_submission",
     "encode_blob_ref",
     "encode_change",
     "encode_job",
+    "encode_purge_reply",
     "encode_submit_reply",
     "encode_task",
     "task_words",
@@ -37,14 +56,90 @@ def decode_submission(submission: pb.Submission, request_id: str) -> Submit:
     Raises:
         InvalidRequest: no kind is named.
     """
+    spec = _decode_spec(submission)
+    array = None
+    if submission.HasField("array"):
+        array = ArraySpec(
+            submission.array.first_index, submission.array.last_index, submission.array.max_failures
+        )
+    after = _decode_dependencies(submission.after)
+    digest = request_digest(spec, array, after)
+    return Submit(request_id, digest, created_ms(request_id), spec, array, after)
+
+
+def decode_graph(graph: pb.Graph) -> SubmitGraph:
+    """A graph of tasks, as a command; its request id must have been filled in.
+
+    Raises:
+        InvalidRequest: a task names no kind, or brings what only a submission of its own may.
+    """
+    tasks = []
+    for number, task in enumerate(graph.tasks):
+        submission = task.submission
+        if submission.request_id or submission.HasField("array"):
+            raise InvalidRequest(f"task {number} of the graph has a request id or an array of its own")
+        edges = tuple(GraphEdge(edge.position, _condition(edge.condition)) for edge in task.after)
+        others = _decode_dependencies(submission.after)
+        tasks.append(GraphTask(_decode_spec(submission), edges, others))
+    digest = graph_digest(graph.name, tasks, graph.max_failures)
+    return SubmitGraph(
+        graph.request_id, digest, created_ms(graph.request_id), graph.name, tuple(tasks), graph.max_failures
+    )
+
+
+def decode_retry(item: pb.RetryItem) -> Retry:
+    """The retry of an ended task, as a command.
+
+    Raises:
+        InvalidRequest: its id is none.
+    """
+    task_id = parse_id(item.task_id, "t")
+    return Retry(task_id, item.request_id, retry_digest(task_id), created_ms(item.request_id))
+
+
+def decode_purge(request: pb.PurgeRequest) -> Purge:
+    """What is to be forgotten, as a command.
+
+    Raises:
+        InvalidRequest: an id or a state is none, or nothing is named.
+    """
+    if request.ids and (request.ended_before_ms or request.states):
+        raise InvalidRequest("a purge names tasks, or a time: not both")
+    if not request.ids and not request.ended_before_ms:
+        raise InvalidRequest("a purge names tasks and jobs, or the time before which they have ended")
+    return Purge(
+        task_ids=tuple(parse_id(name, "t") for name in request.ids if not name.startswith("j")),
+        job_ids=tuple(parse_id(name, "j") for name in request.ids if name.startswith("j")),
+        ended_before_ms=request.ended_before_ms,
+        states=tuple(sorted(decode_states(request.states))),
+    )
+
+
+def decode_states(numbers: Iterable[int]) -> frozenset[TaskState]:
+    """States as a client names them: to it, a task that is reserved is pending.
+
+    Raises:
+        InvalidRequest: one of them is none.
+    """
+    named = list(numbers)
+    if not all(number in _STATES.values() for number in named):
+        raise InvalidRequest(f"unknown task state among {named}")
+    return frozenset(state for state, number in _STATES.items() if number in named)
+
+
+def encode_purge_reply(reply: Reply) -> pb.PurgeResponse:
+    """What a purge did."""
+    if not isinstance(reply, Purged):
+        raise TypeError(f"a Purge was answered by {reply!r}")
+    return pb.PurgeResponse(
+        purged_count=reply.count,
+        refused=[pb.PurgeReply(id=name, refusal=encode_refusal(refused)) for name, refused in reply.refused],
+    )
+
+
+def _decode_spec(submission: pb.Submission) -> TaskSpec:
     if not submission.kind:
         raise InvalidRequest("a submission names a kind of task", try_="raftctl submit KIND [ARGS...]")
-    backoff = {}
-    if submission.HasField("backoff"):
-        backoff = {
-            "backoff_first_ms": submission.backoff.first_ms,
-            "backoff_max_ms": submission.backoff.max_ms,
-        }
     spec = TaskSpec(
         kind=submission.kind,
         args=tuple(submission.args),
@@ -54,14 +149,41 @@ def decode_submission(submission: pb.Submission, request_id: str) -> Submit:
         priority=submission.priority,
         retries=submission.retries,
         run_timeout_ms=submission.run_timeout_ms,
-        **backoff,
+        queue_timeout_ms=submission.queue_timeout_ms,
+        delay_ms=submission.delay_ms,
+        require=tuple(sorted(submission.require.items())),
+        slots=submission.slots or 1,
     )
-    array = None
-    if submission.HasField("array"):
-        array = ArraySpec(
-            submission.array.first_index, submission.array.last_index, submission.array.max_failures
+    if submission.HasField("backoff"):
+        spec = replace(
+            spec,
+            backoff_first_ms=submission.backoff.first_ms,
+            backoff_max_ms=submission.backoff.max_ms,
         )
-    return Submit(request_id, request_digest(spec, array), created_ms(request_id), spec, array)
+    return spec
+
+
+def _decode_dependencies(dependencies: Iterable[pb.Dependency]) -> tuple[Dependency, ...]:
+    return tuple(
+        Dependency(
+            parse_id(one.id, "j" if one.id.startswith("j") else "t"),
+            one.id.startswith("j"),
+            _condition(one.condition),
+        )
+        for one in dependencies
+    )
+
+
+def _condition(number: int) -> Condition:
+    try:
+        return Condition(number or Condition.OK)
+    except ValueError:
+        raise InvalidRequest(f"unknown condition {number} of a dependency") from None
+
+
+def _encode_dependency(dependency: Dependency) -> pb.Dependency:
+    name = job_name(dependency.target) if dependency.job else task_name(dependency.target)
+    return pb.Dependency(id=name, condition=pb.DependencyCondition.ValueType(dependency.condition))
 
 
 def encode_submit_reply(request_id: str, reply: Reply) -> pb.SubmitReply:
@@ -95,7 +217,7 @@ def encode_task(task: Task) -> pb.Task:
         args=task_args(task),
         env=dict(spec.env),
         priority=spec.priority,
-        state=pb.TaskState.ValueType(task.state),
+        state=encode_state(task.state),
         job_id=job_name(task.job_id),
         array_index=task.array_index,
         request_id=task.request_id,
@@ -103,8 +225,18 @@ def encode_task(task: Task) -> pb.Task:
         finished_at_ms=task.finished_at_ms,
         not_before_ms=task.not_before_ms if task.state is TaskState.PENDING else 0,
         retries=spec.retries,
+        backoff=pb.Backoff(first_ms=spec.backoff_first_ms, max_ms=spec.backoff_max_ms),
         run_timeout_ms=spec.run_timeout_ms,
-        attempts=[encode_attempt(attempt) for attempt in task.attempts],
+        queue_timeout_ms=spec.queue_timeout_ms,
+        waiting_for=[_encode_dependency(one) for one in task.after],
+        require=dict(spec.require),
+        slots=spec.slots,
+        failures=task.failures,
+        crashes=task.crashes,
+        attempts=[
+            encode_attempt(attempt, reserved=attempt is task.current and task.state is TaskState.RESERVED)
+            for attempt in task.attempts
+        ],
         result=encode_result(task.result),
         reason=task.reason,
         changed_index=task.changed_index,
@@ -123,8 +255,13 @@ def encode_page(tasks: Iterable[Task], page_bytes: int) -> tuple[list[pb.Task], 
     return taken, False
 
 
-def encode_attempt(attempt: Attempt) -> pb.Attempt:
-    """One attempt of a task."""
+def encode_state(state: TaskState) -> pb.TaskState.ValueType:
+    """Where a task is, as users see it: one that waits for its turn on a slot is pending."""
+    return _STATES[state]
+
+
+def encode_attempt(attempt: Attempt, *, reserved: bool = False) -> pb.Attempt:
+    """One attempt of a task; ``reserved``: it waits for its turn on its slot."""
     return pb.Attempt(
         number=attempt.number,
         node=attempt.node,
@@ -137,6 +274,8 @@ def encode_attempt(attempt: Attempt) -> pb.Attempt:
         started_at_ms=attempt.started_at_ms,
         ended_at_ms=attempt.ended_at_ms,
         stopping=attempt.stopping is not None and attempt.outcome is None,
+        reserved=reserved,
+        extra_slots=attempt.extra_slots,
     )
 
 
@@ -144,8 +283,8 @@ def encode_job(job: Job) -> pb.Job:
     """A job."""
     return pb.Job(
         job_id=job_name(job.id),
-        name=job.spec.name,
-        kind=job.spec.kind,
+        name=job.name,
+        kind=job.kind,
         submitted_at_ms=job.submitted_at_ms,
         finished_at_ms=job.finished_at_ms,
         total=job.total,
@@ -154,9 +293,11 @@ def encode_job(job: Job) -> pb.Job:
         succeeded=job.succeeded,
         failed=job.failed,
         cancelled=job.cancelled,
-        max_failures=job.array.max_failures,
+        max_failures=job.max_failures,
         first_task_id=job.first_task_id,
         changed_index=job.changed_index,
+        stopping=job.stopping,
+        graph=not job.kind,
     )
 
 

@@ -22,7 +22,12 @@ from raftd.scheduler.attach import (
 )
 from raftd.scheduler.model import AttemptOutcome, BlobRef, FencingToken, StopReason
 
-_STOP_WORDS = {StopReason.CANCELLED: "cancelled", StopReason.TIMED_OUT: "timed_out"}
+_STOP_WORDS = {
+    StopReason.CANCELLED: "cancelled",
+    StopReason.TIMED_OUT: "timed_out",
+    StopReason.DRAINED: "drained",
+    StopReason.WITHDRAWN: "withdrawn",
+}
 _STOP_REASONS = {word: reason for reason, word in _STOP_WORDS.items()}
 
 
@@ -257,6 +262,7 @@ def _encode_assignment(assignment: Assignment) -> pb.Assignment:
         job_id=job_name(assignment.job_id),
         stopping=assignment.stop is not None,
         stop_reason="" if assignment.stop is None else _STOP_WORDS[assignment.stop],
+        extra_slots=assignment.extra_slots,
     )
 
 
@@ -274,4 +280,5 @@ def _decode_assignment(assignment: pb.Assignment) -> Assignment:
         array_index=assignment.array_index if assignment.HasField("array_index") else None,
         job_id=parse_id(assignment.job_id, "j") if assignment.job_id else None,
         stop=_stop_reason(assignment.stop_reason) if assignment.stopping else None,
+        extra_slots=tuple(assignment.extra_slots),
     )

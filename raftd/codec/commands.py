@@ -11,17 +11,25 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from raftd.codec.submissions import (
+    decode_expire,
+    decode_purge,
+    decode_retry,
+    decode_submit,
+    decode_submit_graph,
+    encode_expire,
+    encode_purge,
+    encode_retry,
+    encode_submit,
+    encode_submit_graph,
+)
 from raftd.codec.values import (
-    decode_array,
     decode_enum,
     decode_pairs,
     decode_ref,
-    decode_spec,
     decode_token,
-    encode_array,
     encode_pairs,
     encode_ref,
-    encode_spec,
     encode_token,
     unknown,
 )
@@ -32,16 +40,31 @@ from raftd.scheduler.commands import (
     Batch,
     Cancel,
     Command,
+    Expire,
+    ForgetNode,
     Header,
     MarkStopping,
     NodeLost,
     Occupy,
+    OccupyNew,
+    Purge,
     RecordBlob,
     RegisterNode,
+    Retry,
+    SetEligibility,
+    SetLabels,
+    SetSettings,
     Submit,
+    SubmitGraph,
     Vacate,
 )
-from raftd.scheduler.model import AttemptOutcome, BlobRef, NodeRole, StopReason
+from raftd.scheduler.model import (
+    AttemptOutcome,
+    BlobRef,
+    Eligibility,
+    NodeRole,
+    StopReason,
+)
 
 
 def encode_batch(batch: Batch) -> bytes:
@@ -120,38 +143,52 @@ def _decode_register_node(message: pb.RegisterNodeCommand) -> RegisterNode:
     )
 
 
-def _encode_submit(command: Submit) -> pb.LogCommand:
-    return pb.LogCommand(
-        submit=pb.SubmitCommand(
-            request_id=command.request_id,
-            digest=command.digest,
-            created_ms=command.created_ms,
-            spec=encode_spec(command.spec),
-            array=encode_array(command.array),
-        )
-    )
-
-
-def _decode_submit(message: pb.SubmitCommand) -> Submit:
-    return Submit(
-        request_id=message.request_id,
-        digest=message.digest,
-        created_ms=message.created_ms,
-        spec=decode_spec(message.spec),
-        array=decode_array(message.array) if message.HasField("array") else None,
-    )
-
-
 def _encode_occupy(command: Occupy) -> pb.LogCommand:
     return pb.LogCommand(
         occupy=pb.OccupyCommand(
-            task_id=command.task_id, node=command.node, incarnation=command.incarnation, slot=command.slot
+            task_id=command.task_id,
+            node=command.node,
+            incarnation=command.incarnation,
+            slot=command.slot,
+            extra_slots=command.extra_slots,
+            reserve=command.reserve,
         )
     )
 
 
 def _decode_occupy(message: pb.OccupyCommand) -> Occupy:
-    return Occupy(message.task_id, message.node, message.incarnation, message.slot)
+    return Occupy(
+        message.task_id,
+        message.node,
+        message.incarnation,
+        message.slot,
+        tuple(message.extra_slots),
+        message.reserve,
+    )
+
+
+def _encode_occupy_new(command: OccupyNew) -> pb.LogCommand:
+    return pb.LogCommand(
+        occupy_new=pb.OccupyNewCommand(
+            position=command.position,
+            offset=command.offset,
+            node=command.node,
+            incarnation=command.incarnation,
+            slot=command.slot,
+            extra_slots=command.extra_slots,
+        )
+    )
+
+
+def _decode_occupy_new(message: pb.OccupyNewCommand) -> OccupyNew:
+    return OccupyNew(
+        message.position,
+        message.offset,
+        message.node,
+        message.incarnation,
+        message.slot,
+        tuple(message.extra_slots),
+    )
 
 
 def _encode_vacate(command: Vacate) -> pb.LogCommand:
@@ -231,6 +268,50 @@ def _decode_mark_stopping(message: pb.MarkStoppingCommand) -> MarkStopping:
     )
 
 
+def _encode_set_eligibility(command: SetEligibility) -> pb.LogCommand:
+    return pb.LogCommand(
+        set_eligibility=pb.SetEligibilityCommand(
+            name=command.name, eligibility=command.eligibility, deadline_ms=command.deadline_ms
+        )
+    )
+
+
+def _decode_set_eligibility(message: pb.SetEligibilityCommand) -> SetEligibility:
+    return SetEligibility(message.name, decode_enum(Eligibility, message.eligibility), message.deadline_ms)
+
+
+def _encode_set_labels(command: SetLabels) -> pb.LogCommand:
+    return pb.LogCommand(
+        set_labels=pb.SetLabelsCommand(
+            name=command.name, set=encode_pairs(command.set), remove=command.remove
+        )
+    )
+
+
+def _decode_set_labels(message: pb.SetLabelsCommand) -> SetLabels:
+    return SetLabels(message.name, decode_pairs(message.set), tuple(message.remove))
+
+
+def _encode_set_settings(command: SetSettings) -> pb.LogCommand:
+    return pb.LogCommand(
+        set_settings=pb.SetSettingsCommand(
+            changes=[pb.LogSetting(name=name, value=value) for name, value in command.changes]
+        )
+    )
+
+
+def _decode_set_settings(message: pb.SetSettingsCommand) -> SetSettings:
+    return SetSettings(tuple([(change.name, change.value) for change in message.changes]))
+
+
+def _encode_forget_node(command: ForgetNode) -> pb.LogCommand:
+    return pb.LogCommand(forget_node=pb.ForgetNodeCommand(name=command.name))
+
+
+def _decode_forget_node(message: pb.ForgetNodeCommand) -> ForgetNode:
+    return ForgetNode(message.name)
+
+
 def _encode_node_lost(command: NodeLost) -> pb.LogCommand:
     return pb.LogCommand(node_lost=pb.NodeLostCommand(name=command.name, incarnation=command.incarnation))
 
@@ -251,22 +332,40 @@ def _decode_record_blob(message: pb.RecordBlobCommand) -> RecordBlob:
 
 _ENCODERS: dict[type, Callable[[Any], pb.LogCommand]] = {
     RegisterNode: _encode_register_node,
-    Submit: _encode_submit,
+    Submit: encode_submit,
     Occupy: _encode_occupy,
     Vacate: _encode_vacate,
     Cancel: _encode_cancel,
     MarkStopping: _encode_mark_stopping,
     NodeLost: _encode_node_lost,
     RecordBlob: _encode_record_blob,
+    SubmitGraph: encode_submit_graph,
+    OccupyNew: _encode_occupy_new,
+    Retry: encode_retry,
+    Expire: encode_expire,
+    Purge: encode_purge,
+    SetEligibility: _encode_set_eligibility,
+    SetLabels: _encode_set_labels,
+    SetSettings: _encode_set_settings,
+    ForgetNode: _encode_forget_node,
 }
 
 _DECODERS: dict[str, Callable[[Any], Command]] = {
     "register_node": _decode_register_node,
-    "submit": _decode_submit,
+    "submit": decode_submit,
     "occupy": _decode_occupy,
     "vacate": _decode_vacate,
     "cancel": _decode_cancel,
     "mark_stopping": _decode_mark_stopping,
     "node_lost": _decode_node_lost,
     "record_blob": _decode_record_blob,
+    "submit_graph": decode_submit_graph,
+    "occupy_new": _decode_occupy_new,
+    "retry": decode_retry,
+    "expire": decode_expire,
+    "purge": decode_purge,
+    "set_eligibility": _decode_set_eligibility,
+    "set_labels": _decode_set_labels,
+    "set_settings": _decode_set_settings,
+    "forget_node": _decode_forget_node,
 }

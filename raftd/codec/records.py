@@ -9,12 +9,12 @@ import sys
 from collections.abc import Mapping
 
 from raftd.codec.values import (
-    decode_array,
+    decode_dependencies,
     decode_enum,
     decode_pairs,
     decode_ref,
     decode_token,
-    encode_array,
+    encode_dependencies,
     encode_pairs,
     encode_ref,
     encode_spec,
@@ -32,6 +32,7 @@ from raftd.scheduler.model import (
     MemberRecord,
     Node,
     NodeRole,
+    Placement,
     RequestRecord,
     Settings,
     Standing,
@@ -78,6 +79,11 @@ def encode_settings(settings: Settings) -> pb.SnapshotSettings:
         max_attempts_kept=settings.max_attempts_kept,
         crash_limit=settings.crash_limit,
         lease_ms=settings.lease_ms,
+        ageing_ms=settings.ageing_ms,
+        placement=settings.placement,
+        max_dependencies=settings.max_dependencies,
+        max_graph=settings.max_graph,
+        reserve_depth=settings.reserve_depth,
     )
 
 
@@ -95,6 +101,11 @@ def decode_settings(message: pb.SnapshotSettings) -> Settings:
         max_attempts_kept=message.max_attempts_kept,
         crash_limit=message.crash_limit,
         lease_ms=message.lease_ms,
+        ageing_ms=message.ageing_ms,
+        placement=decode_enum(Placement, message.placement),
+        max_dependencies=message.max_dependencies,
+        max_graph=message.max_graph,
+        reserve_depth=message.reserve_depth,
     )
 
 
@@ -136,11 +147,19 @@ def encode_node(node: Node) -> pb.SnapshotNode:
         eligibility=node.eligibility,
         executing=[task_id or 0 for task_id in node.executing],
         changed_index=node.changed_index,
+        operator_labels=encode_pairs(node.operator_labels),
+        drain_deadline_ms=node.drain_deadline_ms,
+        reserved=[
+            pb.SnapshotReserved(slot=slot, task_ids=task_ids)
+            for slot, task_ids in enumerate(node.reserved)
+            if task_ids
+        ],
     )
 
 
 def decode_node(message: pb.SnapshotNode) -> Node:
     """A node, as the model knows it."""
+    waiting = {line.slot: tuple(line.task_ids) for line in message.reserved}
     return Node(
         name=sys.intern(message.name),
         store_id=message.store_id,
@@ -153,15 +172,19 @@ def decode_node(message: pb.SnapshotNode) -> Node:
         eligibility=decode_enum(Eligibility, message.eligibility),
         executing=tuple(task_id or None for task_id in message.executing),
         changed_index=message.changed_index,
+        operator_labels=decode_pairs(message.operator_labels),
+        drain_deadline_ms=message.drain_deadline_ms,
+        reserved=tuple(waiting.get(slot, ()) for slot in range(len(message.executing))) if waiting else (),
     )
 
 
-def encode_job(job: Job, numbers: SpecNumbers) -> pb.SnapshotJob:
+def encode_job(job: Job) -> pb.SnapshotJob:
     """A job, as it is stored."""
     return pb.SnapshotJob(
         id=job.id,
-        spec=numbers.of(job.spec),
-        array=encode_array(job.array),
+        name=job.name,
+        kind=job.kind,
+        max_failures=job.max_failures,
         first_task_id=job.first_task_id,
         total=job.total,
         pending=job.pending,
@@ -177,12 +200,13 @@ def encode_job(job: Job, numbers: SpecNumbers) -> pb.SnapshotJob:
     )
 
 
-def decode_job(message: pb.SnapshotJob, specs: Mapping[int, TaskSpec]) -> Job:
-    """A job, as the model knows it; KeyError where its spec is missing."""
+def decode_job(message: pb.SnapshotJob) -> Job:
+    """A job, as the model knows it."""
     return Job(
         id=message.id,
-        spec=specs[message.spec],
-        array=decode_array(message.array),
+        name=message.name,
+        kind=sys.intern(message.kind),
+        max_failures=message.max_failures,
         first_task_id=message.first_task_id,
         total=message.total,
         pending=message.pending,
@@ -216,6 +240,7 @@ def encode_task(task: Task, numbers: SpecNumbers) -> pb.SnapshotTask:
         reason=task.reason,
         finished_at_ms=task.finished_at_ms,
         changed_index=task.changed_index,
+        after=encode_dependencies(task.after) if task.after else None,
     )
     if isinstance(task.result, BlobRef):
         message.blob.CopyFrom(encode_ref(task.result))
@@ -251,6 +276,7 @@ def decode_task(message: pb.SnapshotTask, specs: Mapping[int, TaskSpec]) -> Task
         reason=message.reason,
         finished_at_ms=message.finished_at_ms,
         changed_index=message.changed_index,
+        after=decode_dependencies(message.after),
     )
 
 
@@ -302,6 +328,7 @@ def _encode_attempt(attempt: Attempt) -> pb.SnapshotAttempt:
         outcome=attempt.outcome or 0,
         reason=attempt.reason,
         stopping=attempt.stopping or 0,
+        extra_slots=attempt.extra_slots,
     )
 
 
@@ -318,4 +345,5 @@ def _decode_attempt(message: pb.SnapshotAttempt) -> Attempt:
         outcome=decode_enum(AttemptOutcome, message.outcome) if message.outcome else None,
         reason=message.reason,
         stopping=decode_enum(StopReason, message.stopping) if message.stopping else None,
+        extra_slots=tuple(message.extra_slots),
     )

@@ -35,7 +35,7 @@ from raftd.pb import log_pb2 as pb
 from raftd.scheduler.model import BlobRecord, Job, Node, RequestRecord, Task, TaskSpec
 from raftd.scheduler.state import Counters, FrozenState, State
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _LENGTH_BYTES = 4
 _MAX_SLICE_BYTES = 1 << 30
@@ -53,7 +53,7 @@ def encode_snapshot(frozen: FrozenState) -> Iterator[bytes]:
     numbers = SpecNumbers()
     ended = pb.SnapshotEnd()
     yield from _node_slices(frozen, ended)
-    yield from _job_slices(frozen, numbers, ended)
+    yield from _job_slices(frozen, ended)
     yield from _task_slices(frozen, numbers, ended)
     yield from _request_slices(frozen, ended)
     yield from _blob_slices(frozen, ended)
@@ -98,9 +98,9 @@ class _Reader:
         for spec in piece.specs:
             self._specs[spec.number] = decode_spec(spec.spec)
         self._nodes += [decode_node(node) for node in piece.nodes]
+        for job in piece.jobs:
+            self._jobs[job.id] = decode_job(job)
         try:
-            for job in piece.jobs:
-                self._jobs[job.id] = decode_job(job, self._specs)
             for task in piece.tasks:
                 self._tasks[task.id] = decode_task(task, self._specs)
         except KeyError as missing:
@@ -170,17 +170,10 @@ def _node_slices(frozen: FrozenState, ended: pb.SnapshotEnd) -> Iterator[bytes]:
         yield _frame(pb.SnapshotSlice(nodes=[encode_node(node) for node in part]))
 
 
-def _job_slices(frozen: FrozenState, numbers: SpecNumbers, ended: pb.SnapshotEnd) -> Iterator[bytes]:
-    piece, size_bytes = pb.SnapshotSlice(), 0
-    for job in chain.from_iterable(chunk.values() for chunk in frozen.jobs):
-        size_bytes += numbers.introduce(job.spec, piece)
-        piece.jobs.append(encode_job(job, numbers))
-        ended.jobs += 1
-        if len(piece.jobs) == _RECORDS or size_bytes > _SLICE_BYTES:
-            yield _frame(piece)
-            piece, size_bytes = pb.SnapshotSlice(), 0
-    if piece.jobs:
-        yield _frame(piece)
+def _job_slices(frozen: FrozenState, ended: pb.SnapshotEnd) -> Iterator[bytes]:
+    for chunk in frozen.jobs:
+        ended.jobs += len(chunk)
+        yield _frame(pb.SnapshotSlice(jobs=[encode_job(job) for job in chunk.values()]))
 
 
 def _task_slices(frozen: FrozenState, numbers: SpecNumbers, ended: pb.SnapshotEnd) -> Iterator[bytes]:

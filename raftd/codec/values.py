@@ -13,7 +13,7 @@ from typing import TypeVar
 from raftd.errors import UnknownFormat
 from raftd.pb import log_pb2 as pb
 from raftd.pb import scheduler_pb2
-from raftd.scheduler.model import ArraySpec, BlobRef, FencingToken, TaskSpec
+from raftd.scheduler.model import ArraySpec, BlobRef, Condition, Dependency, FencingToken, TaskSpec
 
 E = TypeVar("E", bound=IntEnum)
 
@@ -41,6 +41,10 @@ def encode_spec(spec: TaskSpec) -> pb.LogTaskSpec:
         backoff_first_ms=spec.backoff_first_ms,
         backoff_max_ms=spec.backoff_max_ms,
         run_timeout_ms=spec.run_timeout_ms,
+        queue_timeout_ms=spec.queue_timeout_ms,
+        delay_ms=spec.delay_ms,
+        require=encode_pairs(spec.require) if spec.require else None,
+        slots=spec.slots,
     )
 
 
@@ -58,6 +62,22 @@ def decode_spec(spec: pb.LogTaskSpec) -> TaskSpec:
         backoff_first_ms=spec.backoff_first_ms,
         backoff_max_ms=spec.backoff_max_ms,
         run_timeout_ms=spec.run_timeout_ms,
+        queue_timeout_ms=spec.queue_timeout_ms,
+        delay_ms=spec.delay_ms,
+        require=decode_pairs(spec.require),
+        slots=spec.slots,
+    )
+
+
+def encode_dependencies(dependencies: Iterable[Dependency]) -> list[pb.LogDependency]:
+    """What a task comes after, as it is stored."""
+    return [pb.LogDependency(target=one.target, job=one.job, condition=one.condition) for one in dependencies]
+
+
+def decode_dependencies(dependencies: Iterable[pb.LogDependency]) -> tuple[Dependency, ...]:
+    """What a task comes after, as the model knows it."""
+    return tuple(
+        [Dependency(one.target, one.job, decode_enum(Condition, one.condition)) for one in dependencies]
     )
 
 

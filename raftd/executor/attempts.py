@@ -16,6 +16,9 @@ from raftd.scheduler.model import AttemptOutcome, FencingToken, StopReason
 STOPPED_AS = {
     StopReason.CANCELLED: AttemptOutcome.CANCELLED,
     StopReason.TIMED_OUT: AttemptOutcome.TIMED_OUT,
+    # It was its own node's turn to stop: the record knows why, and gives the task back.
+    StopReason.DRAINED: AttemptOutcome.CANCELLED,
+    StopReason.WITHDRAWN: AttemptOutcome.WITHDRAWN,
 }
 
 

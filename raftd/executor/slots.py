@@ -147,9 +147,14 @@ class SlotPool:
             self._dispatch(slot)
 
     def stop(self, token: FencingToken, reason: StopReason) -> None:
-        """Ends an attempt: TERM, then KILL after the grace. Unknown tokens and repeated stops are passed over."""
+        """Ends an attempt: TERM, then KILL after the grace. Unknown tokens and repeated stops are passed over.
+
+        One that is withdrawn ends only if it waits still: once begun, it goes on.
+        """
         attempt = self._attempts.get(token)
-        if attempt is not None and attempt.stop_outcome is None:
+        if attempt is None or (reason is StopReason.WITHDRAWN and attempt.phase is not Phase.WAITING):
+            return
+        if attempt.stop_outcome is None:
             attempt.stopping = reason
             why = ""
             if reason is StopReason.TIMED_OUT:

@@ -13,16 +13,21 @@ from typing import Protocol
 from raftd.errors import NoLeader, RaftdError
 from raftd.node.applier import Applier
 from raftd.node.clock import Clock, ClusterClock
-from raftd.scheduler.commands import Command, NodeLost
+from raftd.scheduler.commands import Command, NodeLost, Occupy
 from raftd.scheduler.effects import Effect, NodeChange, NodeChanged
 from raftd.scheduler.lease import LeaseBook, LeasePolicy
 from raftd.scheduler.model import Health
 from raftd.scheduler.planner import InFlight, Observations, PlanningView, next_wakeup_ms, plan
+from raftd.scheduler.reserving import Lines, withdrawals
+from raftd.scheduler.riding import ride
 
 log = logging.getLogger(__name__)
 
 LEASE_CHECK_MS = 100
 """How often expired leases are looked for when nothing else makes the leader plan."""
+
+WITHDRAW_CHECK_MS = 50
+"""How often it is asked whether what waits for its turn should go elsewhere."""
 
 
 class AttachedExecutors(Protocol):
@@ -52,11 +57,13 @@ class Leadership:
         self._policy = LeasePolicy()
         self._book: LeaseBook | None = None
         self._in_flight = InFlight()
+        self._lines = Lines()
         self._attached: frozenset[str] = frozenset()
         self._given_up: set[tuple[str, int]] = set()
         self._incarnations: dict[str, int] = {}
         self._dirty = False
         self._next_check_ms = 0
+        self._next_withdrawals_ms = 0
         self._wakeup_ms: int | None = None
         applier.on_effects(self._on_effects)
 
@@ -74,6 +81,7 @@ class Leadership:
         self._book = LeaseBook(self._policy, up, self._clock.monotonic_ms())
         self._incarnations = dict(up)
         self._in_flight.clear()
+        self._lines.begin(state.nodes)
         self._given_up.clear()
         self._attached = frozenset()
         self._dirty = True
@@ -93,17 +101,15 @@ class Leadership:
         if self._book is None:
             return ()
         cluster_ms = self._cluster_clock.stamp_ms()
+        withdrawn = self._withdrawals(now_ms, cluster_ms)
         due = self._wakeup_ms is not None and cluster_ms >= self._wakeup_ms
         if not (self._dirty or due or now_ms >= self._next_check_ms):
-            return ()
+            return withdrawn
         self._dirty = False
         self._next_check_ms = now_ms + LEASE_CHECK_MS
         state = self._applier.machine.state
-        observations = Observations(
-            expired=self._book.expired(now_ms),
-            silent=frozenset(name for name in state.nodes if name not in self._attached),
-        )
-        commands = plan(PlanningView(state, self._in_flight), observations, cluster_ms)
+        observations = Observations(expired=self._book.expired(now_ms), silent=self._silent())
+        commands = plan(PlanningView(state, self._in_flight, self._lines), observations, cluster_ms)
         self._wakeup_ms = next_wakeup_ms(state, cluster_ms)
         self._in_flight.proposed(commands)
         for command in commands:
@@ -114,11 +120,23 @@ class Leadership:
                 log.warning(
                     "node %s (incarnation %d) is lost: its lease ran out", command.name, command.incarnation
                 )
-        return commands
+        return (*withdrawn, *commands)
+
+    def ride(self, batch: Sequence[Command]) -> Sequence[Command]:
+        """What to propose in the same entry as these."""
+        if self._book is None:
+            return ()
+        view = PlanningView(self._applier.machine.state, self._in_flight)
+        riders = ride(view, Observations(silent=self._silent()), batch)
+        self._in_flight.proposed(riders)
+        return riders
 
     def planned(self, commands: Sequence[Command], error: RaftdError | None) -> None:
         """The state speaks for these now; what was not appended is planned anew."""
         self._in_flight.settled(commands)
+        for command in commands:
+            if isinstance(command, Occupy):
+                self._lines.touch(command.node)
         if error is None:
             self._dirty = True
         else:
@@ -161,12 +179,27 @@ class Leadership:
             self._attached = names
             self._dirty = True
 
+    def _silent(self) -> frozenset[str]:
+        return frozenset(name for name in self._applier.machine.state.nodes if name not in self._attached)
+
+    def _withdrawals(self, now_ms: int, cluster_ms: int) -> Sequence[Command]:
+        state = self._applier.machine.state
+        if now_ms < self._next_withdrawals_ms or not state.indexes.reserving:
+            return ()
+        self._next_withdrawals_ms = now_ms + WITHDRAW_CHECK_MS
+        commands = withdrawals(
+            state, self._lines.run_times, self._in_flight.stopping, self._silent(), cluster_ms
+        )
+        self._in_flight.proposed(commands)
+        return commands
+
     # --- the state's side ---------------------------------------------------------------------------------------
 
     def _on_effects(self, index: int, effects: Sequence[Effect]) -> None:
         if self._book is None:
             return
         self._dirty = True
+        self._lines.learn(effects)
         for effect in effects:
             if isinstance(effect, NodeChanged):
                 self._on_node(self._book, effect)

@@ -45,6 +45,7 @@ from raftd.raft import types as raft
 from raftd.raft.messages import InstallSnapshot, Message
 from raftd.raft.raw_node import RawNode
 from raftd.raft.ready import Ready, Status
+from raftd.scheduler.commands import Command
 from raftd.scheduler.replies import Reply
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,9 @@ class Loop:
         self._on_fatal = on_fatal
         self._leader_reads = leader_reads
         self._tenure = Tenure(raw.state.id)
-        self._proposer = Proposer(raw, applier.machine, cluster_clock, random_u64, self._tenure.not_leader)
+        self._proposer = Proposer(
+            raw, applier.machine, cluster_clock, random_u64, self._tenure.not_leader, self._ride
+        )
         self._backlog = Backlog(raw, applier, self._proposer, clock)
         self._handover = Handover(raw)
         self._snapshots: Snapshots | None = None
@@ -253,6 +256,8 @@ class Loop:
                 self._carry_out(self._raw.ready(), applied_until_ms)
             elif self._backlog:
                 self._apply(applied_until_ms)
+            elif self._proposer.waiting:
+                break
             else:
                 return
             self._plan()
@@ -377,16 +382,26 @@ class Loop:
             return
         commands = tuple(leading.plan(self._last_tick_ms))
         if commands:
-            done: asyncio.Future[tuple[Reply, ...]] = self._loop.create_future()
-
-            def settle(future: asyncio.Future[tuple[Reply, ...]]) -> None:
-                error = future.exception()
-                leading.planned(commands, error if isinstance(error, RaftdError) else None)
-                self._wake.set()
-
-            done.add_done_callback(settle)
-            self._proposer.add(Proposal(commands, 128 * len(commands), self._loop.time() + 3600, done))
+            self._proposer.add(self._planned(leading, commands))
             self._wake.set()
+
+    def _ride(self, batch: Sequence[Command]) -> Proposal | None:
+        leading = self._tenure.leading
+        if not self._tenure.serves or leading is None:
+            return None
+        commands = tuple(leading.ride(batch))
+        return self._planned(leading, commands) if commands else None
+
+    def _planned(self, leading: Leading, commands: tuple[Command, ...]) -> Proposal:
+        done: asyncio.Future[tuple[Reply, ...]] = self._loop.create_future()
+
+        def settle(future: asyncio.Future[tuple[Reply, ...]]) -> None:
+            error = future.exception()
+            leading.planned(commands, error if isinstance(error, RaftdError) else None)
+            self._wake.set()
+
+        done.add_done_callback(settle)
+        return Proposal(commands, 128 * len(commands), self._loop.time() + 3600, done)
 
     def _settle_leadership(self) -> None:
         self._tenure.settle(self._raw.state.term, self._applier.last_applied_term)

@@ -123,6 +123,9 @@ class Leading(Protocol):
                 noticed yet must not look like the silence of others.
         """
 
+    def ride(self, batch: Sequence[Command]) -> Sequence[Command]:
+        """What should be proposed in the same entry as these."""
+
     def planned(self, commands: Sequence[Command], error: RaftdError | None) -> None:
         """What was planned is applied, or (``error``) was not appended or is given up."""
 

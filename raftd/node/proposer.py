@@ -24,11 +24,11 @@ from raftd.errors import (
     from_code,
 )
 from raftd.node.clock import ClusterClock
-from raftd.node.proposals import Proposal, Proposals, ProposedChange, fail
+from raftd.node.proposals import Proposal, Proposals, ProposedChange, fail, keeps_up
 from raftd.raft import types as raft
 from raftd.raft.membership import InvalidConfChange
 from raftd.raft.raw_node import RawNode
-from raftd.scheduler.commands import Batch, Header
+from raftd.scheduler.commands import Batch, Command, Header
 from raftd.scheduler.machine import StateMachine
 from raftd.scheduler.membership import check_change
 from raftd.scheduler.replies import Reply
@@ -43,6 +43,7 @@ class Proposer:
         cluster_clock: the time that entries are stamped with.
         random_u64: the chance that is stamped on entries.
         not_leader: what callers are told while this node does not lead.
+        ride: what is to go along in an entry of these commands.
     """
 
     def __init__(
@@ -52,18 +53,25 @@ class Proposer:
         cluster_clock: ClusterClock,
         random_u64: Callable[[], int],
         not_leader: Callable[[], RaftdError],
+        ride: Callable[[Sequence[Command]], Proposal | None] = lambda _: None,
     ) -> None:
         self._raw = raw
         self._machine = machine
         self._cluster_clock = cluster_clock
         self._random_u64 = random_u64
         self._not_leader = not_leader
+        self._ride = ride
         self._proposals = Proposals()
         self._changes: deque[ProposedChange] = deque()
         self._appended_changes: dict[int, tuple[int, ProposedChange]] = {}
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something is queued."""
+        return bool(self._proposals)
+
     def add(self, proposal: Proposal) -> None:
-        """Queue one proposal."""
+        """Queue one proposal. Raises TooManyUncommitted."""
         self._proposals.add(proposal)
 
     def add_change(self, change: ProposedChange) -> None:
@@ -71,12 +79,19 @@ class Proposer:
         self._changes.append(change)
 
     def append_queued(self, now: float) -> None:
-        """Make entries of everything that is queued."""
-        while batch := self._proposals.take(now):
+        """Make entries of what is queued: of all upkeep, and one of what clients want; the rest waits for its turn."""
+        self._keep_room()
+        clients = False
+        while not clients and (batch := self._proposals.take(now)):
+            clients = not all(keeps_up(proposal.commands) for proposal in batch)
+            # Behind everything else, so that nobody's replies move.
+            rider = self._ride([command for proposal in batch for command in proposal.commands])
+            batch += [rider] if rider is not None else []
             try:
                 data = self._encode(batch)
             except ValueError:
-                # One of them holds a value that no entry can hold: find it, and let the others pass.
+                # One of them holds a value that no entry can hold: find it, and let the others pass. A rider that is
+                # alone is refused when it is applied.
                 for proposal in batch:
                     self._append_alone(proposal)
             else:
@@ -89,6 +104,18 @@ class Proposer:
                 self._append_change(change, now)
             except RaftdError as error:
                 change.done.set_exception(error)
+
+    def _keep_room(self) -> None:
+        """Keep some of what may be uncommitted for upkeep: a quorum that is slow must not keep tasks from ending."""
+        quota = self._raw.state.quota
+        if quota.bytes * 4 > quota.limit_bytes * 3:
+            self._proposals.refuse_clients(
+                TooManyUncommitted(
+                    f"{quota.bytes} bytes are proposed and not committed; for clients the limit is "
+                    f"{quota.limit_bytes * 3 // 4}",
+                    try_="try again in a moment",
+                )
+            )
 
     def applied(self, entry: raft.Entry, replies: Sequence[Reply]) -> None:
         """An entry is applied: whoever waits for it gets the replies."""

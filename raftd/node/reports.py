@@ -14,9 +14,9 @@ from raftd.node.session import MAX_PER_MESSAGE, MESSAGE_BYTES
 from raftd.scheduler.attach import AttemptEnded, Hello
 from raftd.scheduler.attempts import MAX_REASON_CHARS
 from raftd.scheduler.commands import RegisterNode, Vacate
+from raftd.scheduler.limits import MAX_KIND_CHARS, MAX_LABELS, MAX_SLOTS
 from raftd.scheduler.model import AttemptOutcome, BlobRef, NodeRole
-from raftd.scheduler.registration import MAX_KINDS, MAX_LABELS, MAX_NAME_CHARS, MAX_SLOTS, MAX_TEXT_CHARS
-from raftd.scheduler.submission import MAX_KIND_CHARS
+from raftd.scheduler.registration import MAX_KINDS, MAX_NAME_CHARS, MAX_TEXT_CHARS
 
 MAX_HOLDERS = 64
 MAX_DIGEST_CHARS = 80

@@ -52,7 +52,7 @@ from raftd.scheduler.effects import (
     StopRequested,
 )
 from raftd.scheduler.model import FencingToken, Health
-from raftd.scheduler.queries import assignment, assignments
+from raftd.scheduler.queries import assigned, assignment, assignments
 from raftd.scheduler.replies import Refused, Reply
 from raftd.scheduler.state import State
 
@@ -394,11 +394,11 @@ class Sessions:
         self._leases.attached(frozenset(name for name, session in self._sessions.items() if session.attached))
 
     def _running(self, name: str) -> frozenset[FencingToken]:
-        """The attempts that the record has on a node."""
+        """The attempts that the record has on a node; one that waits for its turn may have begun there."""
         state = self._state()
         node = state.nodes.get(name)
-        tasks = () if node is None else node.executing
-        return frozenset(state.tasks[task].attempts[-1].token for task in tasks if task is not None)
+        tasks = () if node is None else assigned(node)
+        return frozenset(state.tasks[task].attempts[-1].token for task in tasks)
 
 
 def _lost(health: Health) -> bool:

@@ -74,6 +74,31 @@ class AdminStub(object):
                 request_serializer=raftd_dot_pb_dot_admin__pb2.TakeSnapshotRequest.SerializeToString,
                 response_deserializer=raftd_dot_pb_dot_admin__pb2.TakeSnapshotResponse.FromString,
                 _registered_method=True)
+        self.SetEligibility = channel.unary_unary(
+                '/raftd.v1.Admin/SetEligibility',
+                request_serializer=raftd_dot_pb_dot_admin__pb2.SetEligibilityRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_admin__pb2.SetEligibilityResponse.FromString,
+                _registered_method=True)
+        self.SetLabels = channel.unary_unary(
+                '/raftd.v1.Admin/SetLabels',
+                request_serializer=raftd_dot_pb_dot_admin__pb2.SetLabelsRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_admin__pb2.SetLabelsResponse.FromString,
+                _registered_method=True)
+        self.ForgetNode = channel.unary_unary(
+                '/raftd.v1.Admin/ForgetNode',
+                request_serializer=raftd_dot_pb_dot_admin__pb2.ForgetNodeRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_admin__pb2.ForgetNodeResponse.FromString,
+                _registered_method=True)
+        self.GetSettings = channel.unary_unary(
+                '/raftd.v1.Admin/GetSettings',
+                request_serializer=raftd_dot_pb_dot_admin__pb2.GetSettingsRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_admin__pb2.GetSettingsResponse.FromString,
+                _registered_method=True)
+        self.SetSettings = channel.unary_unary(
+                '/raftd.v1.Admin/SetSettings',
+                request_serializer=raftd_dot_pb_dot_admin__pb2.SetSettingsRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_admin__pb2.SetSettingsResponse.FromString,
+                _registered_method=True)
         self.SetFaults = channel.unary_unary(
                 '/raftd.v1.Admin/SetFaults',
                 request_serializer=raftd_dot_pb_dot_admin__pb2.SetFaultsRequest.SerializeToString,
@@ -143,6 +168,39 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetEligibility(self, request, context):
+        """What an operator says of a node; it outlives the node's restarts. Passed on to the leader like the changes above.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLabels(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetNode(self, request, context):
+        """Drops the record of a node that is lost and no member: a worker that will not come back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSettings(self, request, context):
+        """The replicated settings. They are read linearizably, and changed all or nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSettings(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetFaults(self, request, context):
         """Fault injection: refused unless the node was started with --fault-injection. Acts inside this node's transport only.
         """
@@ -198,6 +256,31 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.TakeSnapshot,
                     request_deserializer=raftd_dot_pb_dot_admin__pb2.TakeSnapshotRequest.FromString,
                     response_serializer=raftd_dot_pb_dot_admin__pb2.TakeSnapshotResponse.SerializeToString,
+            ),
+            'SetEligibility': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetEligibility,
+                    request_deserializer=raftd_dot_pb_dot_admin__pb2.SetEligibilityRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_admin__pb2.SetEligibilityResponse.SerializeToString,
+            ),
+            'SetLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLabels,
+                    request_deserializer=raftd_dot_pb_dot_admin__pb2.SetLabelsRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_admin__pb2.SetLabelsResponse.SerializeToString,
+            ),
+            'ForgetNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetNode,
+                    request_deserializer=raftd_dot_pb_dot_admin__pb2.ForgetNodeRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_admin__pb2.ForgetNodeResponse.SerializeToString,
+            ),
+            'GetSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSettings,
+                    request_deserializer=raftd_dot_pb_dot_admin__pb2.GetSettingsRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_admin__pb2.GetSettingsResponse.SerializeToString,
+            ),
+            'SetSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSettings,
+                    request_deserializer=raftd_dot_pb_dot_admin__pb2.SetSettingsRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_admin__pb2.SetSettingsResponse.SerializeToString,
             ),
             'SetFaults': grpc.unary_unary_rpc_method_handler(
                     servicer.SetFaults,
@@ -426,6 +509,141 @@ class Admin(object):
             '/raftd.v1.Admin/TakeSnapshot',
             raftd_dot_pb_dot_admin__pb2.TakeSnapshotRequest.SerializeToString,
             raftd_dot_pb_dot_admin__pb2.TakeSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetEligibility(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Admin/SetEligibility',
+            raftd_dot_pb_dot_admin__pb2.SetEligibilityRequest.SerializeToString,
+            raftd_dot_pb_dot_admin__pb2.SetEligibilityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Admin/SetLabels',
+            raftd_dot_pb_dot_admin__pb2.SetLabelsRequest.SerializeToString,
+            raftd_dot_pb_dot_admin__pb2.SetLabelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Admin/ForgetNode',
+            raftd_dot_pb_dot_admin__pb2.ForgetNodeRequest.SerializeToString,
+            raftd_dot_pb_dot_admin__pb2.ForgetNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Admin/GetSettings',
+            raftd_dot_pb_dot_admin__pb2.GetSettingsRequest.SerializeToString,
+            raftd_dot_pb_dot_admin__pb2.GetSettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Admin/SetSettings',
+            raftd_dot_pb_dot_admin__pb2.SetSettingsRequest.SerializeToString,
+            raftd_dot_pb_dot_admin__pb2.SetSettingsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -30,6 +30,14 @@ class AdminStub:
     TransferLeadership: _aio.UnaryUnaryMultiCallable[_admin_pb2.TransferLeadershipRequest, _admin_pb2.TransferLeadershipResponse]
     TakeSnapshot: _aio.UnaryUnaryMultiCallable[_admin_pb2.TakeSnapshotRequest, _admin_pb2.TakeSnapshotResponse]
     """The asked node takes a snapshot of what it has applied and compacts its log."""
+    SetEligibility: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetEligibilityRequest, _admin_pb2.SetEligibilityResponse]
+    """What an operator says of a node; it outlives the node's restarts. Passed on to the leader like the changes above."""
+    SetLabels: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetLabelsRequest, _admin_pb2.SetLabelsResponse]
+    ForgetNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.ForgetNodeRequest, _admin_pb2.ForgetNodeResponse]
+    """Drops the record of a node that is lost and no member: a worker that will not come back."""
+    GetSettings: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetSettingsRequest, _admin_pb2.GetSettingsResponse]
+    """The replicated settings. They are read linearizably, and changed all or nothing."""
+    SetSettings: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetSettingsRequest, _admin_pb2.SetSettingsResponse]
     SetFaults: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetFaultsRequest, _admin_pb2.SetFaultsResponse]
     """Fault injection: refused unless the node was started with --fault-injection. Acts inside this node's transport only."""
     GetFaults: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetFaultsRequest, _admin_pb2.GetFaultsResponse]
@@ -98,6 +106,44 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_admin_pb2.TakeSnapshotRequest, _abc.Awaitable[_admin_pb2.TakeSnapshotResponse]],
     ) -> _abc.Awaitable[_admin_pb2.TakeSnapshotResponse]:
         """The asked node takes a snapshot of what it has applied and compacts its log."""
+
+    @_abc_1.abstractmethod
+    def SetEligibility(
+        self,
+        request: _admin_pb2.SetEligibilityRequest,
+        context: _aio.ServicerContext[_admin_pb2.SetEligibilityRequest, _abc.Awaitable[_admin_pb2.SetEligibilityResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.SetEligibilityResponse]:
+        """What an operator says of a node; it outlives the node's restarts. Passed on to the leader like the changes above."""
+
+    @_abc_1.abstractmethod
+    def SetLabels(
+        self,
+        request: _admin_pb2.SetLabelsRequest,
+        context: _aio.ServicerContext[_admin_pb2.SetLabelsRequest, _abc.Awaitable[_admin_pb2.SetLabelsResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.SetLabelsResponse]: ...
+
+    @_abc_1.abstractmethod
+    def ForgetNode(
+        self,
+        request: _admin_pb2.ForgetNodeRequest,
+        context: _aio.ServicerContext[_admin_pb2.ForgetNodeRequest, _abc.Awaitable[_admin_pb2.ForgetNodeResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.ForgetNodeResponse]:
+        """Drops the record of a node that is lost and no member: a worker that will not come back."""
+
+    @_abc_1.abstractmethod
+    def GetSettings(
+        self,
+        request: _admin_pb2.GetSettingsRequest,
+        context: _aio.ServicerContext[_admin_pb2.GetSettingsRequest, _abc.Awaitable[_admin_pb2.GetSettingsResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.GetSettingsResponse]:
+        """The replicated settings. They are read linearizably, and changed all or nothing."""
+
+    @_abc_1.abstractmethod
+    def SetSettings(
+        self,
+        request: _admin_pb2.SetSettingsRequest,
+        context: _aio.ServicerContext[_admin_pb2.SetSettingsRequest, _abc.Awaitable[_admin_pb2.SetSettingsResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.SetSettingsResponse]: ...
 
     @_abc_1.abstractmethod
     def SetFaults(

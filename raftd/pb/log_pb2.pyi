@@ -213,6 +213,15 @@ class LogCommand(_message.Message):
     MARK_STOPPING_FIELD_NUMBER: _builtins.int
     NODE_LOST_FIELD_NUMBER: _builtins.int
     RECORD_BLOB_FIELD_NUMBER: _builtins.int
+    SUBMIT_GRAPH_FIELD_NUMBER: _builtins.int
+    OCCUPY_NEW_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    EXPIRE_FIELD_NUMBER: _builtins.int
+    PURGE_FIELD_NUMBER: _builtins.int
+    SET_ELIGIBILITY_FIELD_NUMBER: _builtins.int
+    SET_LABELS_FIELD_NUMBER: _builtins.int
+    SET_SETTINGS_FIELD_NUMBER: _builtins.int
+    FORGET_NODE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def register_node(self) -> Global___RegisterNodeCommand: ...
     @_builtins.property
@@ -229,6 +238,24 @@ class LogCommand(_message.Message):
     def node_lost(self) -> Global___NodeLostCommand: ...
     @_builtins.property
     def record_blob(self) -> Global___RecordBlobCommand: ...
+    @_builtins.property
+    def submit_graph(self) -> Global___SubmitGraphCommand: ...
+    @_builtins.property
+    def occupy_new(self) -> Global___OccupyNewCommand: ...
+    @_builtins.property
+    def retry(self) -> Global___RetryCommand: ...
+    @_builtins.property
+    def expire(self) -> Global___ExpireCommand: ...
+    @_builtins.property
+    def purge(self) -> Global___PurgeCommand: ...
+    @_builtins.property
+    def set_eligibility(self) -> Global___SetEligibilityCommand: ...
+    @_builtins.property
+    def set_labels(self) -> Global___SetLabelsCommand: ...
+    @_builtins.property
+    def set_settings(self) -> Global___SetSettingsCommand: ...
+    @_builtins.property
+    def forget_node(self) -> Global___ForgetNodeCommand: ...
     def __init__(
         self,
         *,
@@ -240,12 +267,21 @@ class LogCommand(_message.Message):
         mark_stopping: Global___MarkStoppingCommand | None = ...,
         node_lost: Global___NodeLostCommand | None = ...,
         record_blob: Global___RecordBlobCommand | None = ...,
+        submit_graph: Global___SubmitGraphCommand | None = ...,
+        occupy_new: Global___OccupyNewCommand | None = ...,
+        retry: Global___RetryCommand | None = ...,
+        expire: Global___ExpireCommand | None = ...,
+        purge: Global___PurgeCommand | None = ...,
+        set_eligibility: Global___SetEligibilityCommand | None = ...,
+        set_labels: Global___SetLabelsCommand | None = ...,
+        set_settings: Global___SetSettingsCommand | None = ...,
+        forget_node: Global___ForgetNodeCommand | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "mark_stopping", b"mark_stopping", "node_lost", b"node_lost", "occupy", b"occupy", "record_blob", b"record_blob", "register_node", b"register_node", "submit", b"submit", "vacate", b"vacate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "expire", b"expire", "forget_node", b"forget_node", "mark_stopping", b"mark_stopping", "node_lost", b"node_lost", "occupy", b"occupy", "occupy_new", b"occupy_new", "purge", b"purge", "record_blob", b"record_blob", "register_node", b"register_node", "retry", b"retry", "set_eligibility", b"set_eligibility", "set_labels", b"set_labels", "set_settings", b"set_settings", "submit", b"submit", "submit_graph", b"submit_graph", "vacate", b"vacate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "mark_stopping", b"mark_stopping", "node_lost", b"node_lost", "occupy", b"occupy", "record_blob", b"record_blob", "register_node", b"register_node", "submit", b"submit", "vacate", b"vacate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "expire", b"expire", "forget_node", b"forget_node", "mark_stopping", b"mark_stopping", "node_lost", b"node_lost", "occupy", b"occupy", "occupy_new", b"occupy_new", "purge", b"purge", "record_blob", b"record_blob", "register_node", b"register_node", "retry", b"retry", "set_eligibility", b"set_eligibility", "set_labels", b"set_labels", "set_settings", b"set_settings", "submit", b"submit", "submit_graph", b"submit_graph", "vacate", b"vacate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["register_node", "submit", "occupy", "vacate", "cancel", "mark_stopping", "node_lost", "record_blob"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["register_node", "submit", "occupy", "vacate", "cancel", "mark_stopping", "node_lost", "record_blob", "submit_graph", "occupy_new", "retry", "expire", "purge", "set_eligibility", "set_labels", "set_settings", "forget_node"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -331,6 +367,10 @@ class LogTaskSpec(_message.Message):
     BACKOFF_FIRST_MS_FIELD_NUMBER: _builtins.int
     BACKOFF_MAX_MS_FIELD_NUMBER: _builtins.int
     RUN_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    QUEUE_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    DELAY_MS_FIELD_NUMBER: _builtins.int
+    REQUIRE_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     payload: _builtins.bytes
     name: _builtins.str
@@ -339,10 +379,15 @@ class LogTaskSpec(_message.Message):
     backoff_first_ms: _builtins.int
     backoff_max_ms: _builtins.int
     run_timeout_ms: _builtins.int
+    queue_timeout_ms: _builtins.int
+    delay_ms: _builtins.int
+    slots: _builtins.int
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def env(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogPair]: ...
+    @_builtins.property
+    def require(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogPair]: ...
     def __init__(
         self,
         *,
@@ -356,14 +401,44 @@ class LogTaskSpec(_message.Message):
         backoff_first_ms: _builtins.int = ...,
         backoff_max_ms: _builtins.int = ...,
         run_timeout_ms: _builtins.int = ...,
+        queue_timeout_ms: _builtins.int = ...,
+        delay_ms: _builtins.int = ...,
+        require: _abc.Iterable[Global___LogPair] | None = ...,
+        slots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "backoff_first_ms", b"backoff_first_ms", "backoff_max_ms", b"backoff_max_ms", "env", b"env", "kind", b"kind", "name", b"name", "payload", b"payload", "priority", b"priority", "retries", b"retries", "run_timeout_ms", b"run_timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "backoff_first_ms", b"backoff_first_ms", "backoff_max_ms", b"backoff_max_ms", "delay_ms", b"delay_ms", "env", b"env", "kind", b"kind", "name", b"name", "payload", b"payload", "priority", b"priority", "queue_timeout_ms", b"queue_timeout_ms", "require", b"require", "retries", b"retries", "run_timeout_ms", b"run_timeout_ms", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogTaskSpec: _TypeAlias = LogTaskSpec  # noqa: Y015
+
+@_typing.final
+class LogDependency(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    target: _builtins.int
+    job: _builtins.bool
+    condition: _builtins.int
+    """1 = ok, 2 = any"""
+    def __init__(
+        self,
+        *,
+        target: _builtins.int = ...,
+        job: _builtins.bool = ...,
+        condition: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "job", b"job", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogDependency: _TypeAlias = LogDependency  # noqa: Y015
 
 @_typing.final
 class LogArray(_message.Message):
@@ -399,6 +474,7 @@ class SubmitCommand(_message.Message):
     CREATED_MS_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     ARRAY_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     digest: _builtins.bytes
     created_ms: _builtins.int
@@ -406,6 +482,8 @@ class SubmitCommand(_message.Message):
     def spec(self) -> Global___LogTaskSpec: ...
     @_builtins.property
     def array(self) -> Global___LogArray: ...
+    @_builtins.property
+    def after(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogDependency]: ...
     def __init__(
         self,
         *,
@@ -414,14 +492,329 @@ class SubmitCommand(_message.Message):
         created_ms: _builtins.int = ...,
         spec: Global___LogTaskSpec | None = ...,
         array: Global___LogArray | None = ...,
+        after: _abc.Iterable[Global___LogDependency] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["array", b"array", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["array", b"array", "created_ms", b"created_ms", "digest", b"digest", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "array", b"array", "created_ms", b"created_ms", "digest", b"digest", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SubmitCommand: _TypeAlias = SubmitCommand  # noqa: Y015
+
+@_typing.final
+class LogGraphEdge(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    condition: _builtins.int
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        condition: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogGraphEdge: _TypeAlias = LogGraphEdge  # noqa: Y015
+
+@_typing.final
+class LogGraphTask(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    AFTER_OTHERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spec(self) -> Global___LogTaskSpec: ...
+    @_builtins.property
+    def after(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogGraphEdge]: ...
+    @_builtins.property
+    def after_others(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogDependency]: ...
+    def __init__(
+        self,
+        *,
+        spec: Global___LogTaskSpec | None = ...,
+        after: _abc.Iterable[Global___LogGraphEdge] | None = ...,
+        after_others: _abc.Iterable[Global___LogDependency] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "after_others", b"after_others", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogGraphTask: _TypeAlias = LogGraphTask  # noqa: Y015
+
+@_typing.final
+class SubmitGraphCommand(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    CREATED_MS_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    MAX_FAILURES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    digest: _builtins.bytes
+    created_ms: _builtins.int
+    name: _builtins.str
+    max_failures: _builtins.int
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogGraphTask]: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+        created_ms: _builtins.int = ...,
+        name: _builtins.str = ...,
+        tasks: _abc.Iterable[Global___LogGraphTask] | None = ...,
+        max_failures: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_ms", b"created_ms", "digest", b"digest", "max_failures", b"max_failures", "name", b"name", "request_id", b"request_id", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitGraphCommand: _TypeAlias = SubmitGraphCommand  # noqa: Y015
+
+@_typing.final
+class OccupyNewCommand(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    EXTRA_SLOTS_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """in this batch, of the submission"""
+    offset: _builtins.int
+    """of the task in it"""
+    node: _builtins.str
+    incarnation: _builtins.int
+    slot: _builtins.int
+    @_builtins.property
+    def extra_slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        node: _builtins.str = ...,
+        incarnation: _builtins.int = ...,
+        slot: _builtins.int = ...,
+        extra_slots: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra_slots", b"extra_slots", "incarnation", b"incarnation", "node", b"node", "offset", b"offset", "position", b"position", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OccupyNewCommand: _TypeAlias = OccupyNewCommand  # noqa: Y015
+
+@_typing.final
+class RetryCommand(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    CREATED_MS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.int
+    request_id: _builtins.str
+    digest: _builtins.bytes
+    created_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+        created_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_ms", b"created_ms", "digest", b"digest", "request_id", b"request_id", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryCommand: _TypeAlias = RetryCommand  # noqa: Y015
+
+@_typing.final
+class ExpireCommand(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.int
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpireCommand: _TypeAlias = ExpireCommand  # noqa: Y015
+
+@_typing.final
+class PurgeCommand(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    JOB_IDS_FIELD_NUMBER: _builtins.int
+    ENDED_BEFORE_MS_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    ended_before_ms: _builtins.int
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        task_ids: _abc.Iterable[_builtins.int] | None = ...,
+        job_ids: _abc.Iterable[_builtins.int] | None = ...,
+        ended_before_ms: _builtins.int = ...,
+        states: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_before_ms", b"ended_before_ms", "job_ids", b"job_ids", "states", b"states", "task_ids", b"task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeCommand: _TypeAlias = PurgeCommand  # noqa: Y015
+
+@_typing.final
+class SetEligibilityCommand(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ELIGIBILITY_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    eligibility: _builtins.int
+    deadline_ms: _builtins.int
+    """0 = none"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        eligibility: _builtins.int = ...,
+        deadline_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "eligibility", b"eligibility", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetEligibilityCommand: _TypeAlias = SetEligibilityCommand  # noqa: Y015
+
+@_typing.final
+class SetLabelsCommand(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SET_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def set(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogPair]: ...
+    @_builtins.property
+    def remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        set: _abc.Iterable[Global___LogPair] | None = ...,
+        remove: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "remove", b"remove", "set", b"set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLabelsCommand: _TypeAlias = SetLabelsCommand  # noqa: Y015
+
+@_typing.final
+class SetSettingsCommand(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogSetting]: ...
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___LogSetting] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSettingsCommand: _TypeAlias = SetSettingsCommand  # noqa: Y015
+
+@_typing.final
+class LogSetting(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogSetting: _TypeAlias = LogSetting  # noqa: Y015
+
+@_typing.final
+class ForgetNodeCommand(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetNodeCommand: _TypeAlias = ForgetNodeCommand  # noqa: Y015
 
 @_typing.final
 class OccupyCommand(_message.Message):
@@ -431,10 +824,15 @@ class OccupyCommand(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
     SLOT_FIELD_NUMBER: _builtins.int
+    EXTRA_SLOTS_FIELD_NUMBER: _builtins.int
+    RESERVE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.int
     node: _builtins.str
     incarnation: _builtins.int
     slot: _builtins.int
+    reserve: _builtins.bool
+    @_builtins.property
+    def extra_slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -442,10 +840,12 @@ class OccupyCommand(_message.Message):
         node: _builtins.str = ...,
         incarnation: _builtins.int = ...,
         slot: _builtins.int = ...,
+        extra_slots: _abc.Iterable[_builtins.int] | None = ...,
+        reserve: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "node", b"node", "slot", b"slot", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra_slots", b"extra_slots", "incarnation", b"incarnation", "node", b"node", "reserve", b"reserve", "slot", b"slot", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -769,6 +1169,11 @@ class SnapshotSettings(_message.Message):
     MAX_ATTEMPTS_KEPT_FIELD_NUMBER: _builtins.int
     CRASH_LIMIT_FIELD_NUMBER: _builtins.int
     LEASE_MS_FIELD_NUMBER: _builtins.int
+    AGEING_MS_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    MAX_DEPENDENCIES_FIELD_NUMBER: _builtins.int
+    MAX_GRAPH_FIELD_NUMBER: _builtins.int
+    RESERVE_DEPTH_FIELD_NUMBER: _builtins.int
     max_payload_bytes: _builtins.int
     max_args_bytes: _builtins.int
     max_queue: _builtins.int
@@ -780,6 +1185,11 @@ class SnapshotSettings(_message.Message):
     max_attempts_kept: _builtins.int
     crash_limit: _builtins.int
     lease_ms: _builtins.int
+    ageing_ms: _builtins.int
+    placement: _builtins.int
+    max_dependencies: _builtins.int
+    max_graph: _builtins.int
+    reserve_depth: _builtins.int
     def __init__(
         self,
         *,
@@ -794,10 +1204,15 @@ class SnapshotSettings(_message.Message):
         max_attempts_kept: _builtins.int = ...,
         crash_limit: _builtins.int = ...,
         lease_ms: _builtins.int = ...,
+        ageing_ms: _builtins.int = ...,
+        placement: _builtins.int = ...,
+        max_dependencies: _builtins.int = ...,
+        max_graph: _builtins.int = ...,
+        reserve_depth: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crash_limit", b"crash_limit", "lease_ms", b"lease_ms", "max_args_bytes", b"max_args_bytes", "max_array", b"max_array", "max_attempts_kept", b"max_attempts_kept", "max_inline_result_bytes", b"max_inline_result_bytes", "max_payload_bytes", b"max_payload_bytes", "max_queue", b"max_queue", "request_retention_ms", b"request_retention_ms", "tasks_kept", b"tasks_kept", "tasks_kept_ms", b"tasks_kept_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ageing_ms", b"ageing_ms", "crash_limit", b"crash_limit", "lease_ms", b"lease_ms", "max_args_bytes", b"max_args_bytes", "max_array", b"max_array", "max_attempts_kept", b"max_attempts_kept", "max_dependencies", b"max_dependencies", "max_graph", b"max_graph", "max_inline_result_bytes", b"max_inline_result_bytes", "max_payload_bytes", b"max_payload_bytes", "max_queue", b"max_queue", "placement", b"placement", "request_retention_ms", b"request_retention_ms", "reserve_depth", b"reserve_depth", "tasks_kept", b"tasks_kept", "tasks_kept_ms", b"tasks_kept_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -841,6 +1256,9 @@ class SnapshotNode(_message.Message):
     ELIGIBILITY_FIELD_NUMBER: _builtins.int
     EXECUTING_FIELD_NUMBER: _builtins.int
     CHANGED_INDEX_FIELD_NUMBER: _builtins.int
+    OPERATOR_LABELS_FIELD_NUMBER: _builtins.int
+    DRAIN_DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     store_id: _builtins.int
     incarnation: _builtins.int
@@ -849,6 +1267,7 @@ class SnapshotNode(_message.Message):
     health: _builtins.int
     eligibility: _builtins.int
     changed_index: _builtins.int
+    drain_deadline_ms: _builtins.int
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogPair]: ...
     @_builtins.property
@@ -857,6 +1276,10 @@ class SnapshotNode(_message.Message):
     def executing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """task ids by slot, 0 = free"""
 
+    @_builtins.property
+    def operator_labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogPair]: ...
+    @_builtins.property
+    def reserved(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotReserved]: ...
     def __init__(
         self,
         *,
@@ -871,22 +1294,49 @@ class SnapshotNode(_message.Message):
         eligibility: _builtins.int = ...,
         executing: _abc.Iterable[_builtins.int] | None = ...,
         changed_index: _builtins.int = ...,
+        operator_labels: _abc.Iterable[Global___LogPair] | None = ...,
+        drain_deadline_ms: _builtins.int = ...,
+        reserved: _abc.Iterable[Global___SnapshotReserved] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "changed_index", b"changed_index", "eligibility", b"eligibility", "executing", b"executing", "health", b"health", "incarnation", b"incarnation", "kinds", b"kinds", "labels", b"labels", "name", b"name", "role", b"role", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "changed_index", b"changed_index", "drain_deadline_ms", b"drain_deadline_ms", "eligibility", b"eligibility", "executing", b"executing", "health", b"health", "incarnation", b"incarnation", "kinds", b"kinds", "labels", b"labels", "name", b"name", "operator_labels", b"operator_labels", "reserved", b"reserved", "role", b"role", "store_id", b"store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SnapshotNode: _TypeAlias = SnapshotNode  # noqa: Y015
 
 @_typing.final
+class SnapshotReserved(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    slot: _builtins.int
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        slot: _builtins.int = ...,
+        task_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["slot", b"slot", "task_ids", b"task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotReserved: _TypeAlias = SnapshotReserved  # noqa: Y015
+
+@_typing.final
 class SnapshotJob(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
-    SPEC_FIELD_NUMBER: _builtins.int
-    ARRAY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MAX_FAILURES_FIELD_NUMBER: _builtins.int
     FIRST_TASK_ID_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
@@ -900,7 +1350,10 @@ class SnapshotJob(_message.Message):
     FINISHED_AT_MS_FIELD_NUMBER: _builtins.int
     CHANGED_INDEX_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    spec: _builtins.int
+    name: _builtins.str
+    kind: _builtins.str
+    """empty: a graph"""
+    max_failures: _builtins.int
     first_task_id: _builtins.int
     total: _builtins.int
     pending: _builtins.int
@@ -913,14 +1366,13 @@ class SnapshotJob(_message.Message):
     submitted_at_ms: _builtins.int
     finished_at_ms: _builtins.int
     changed_index: _builtins.int
-    @_builtins.property
-    def array(self) -> Global___LogArray: ...
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
-        spec: _builtins.int = ...,
-        array: Global___LogArray | None = ...,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        max_failures: _builtins.int = ...,
         first_task_id: _builtins.int = ...,
         total: _builtins.int = ...,
         pending: _builtins.int = ...,
@@ -934,9 +1386,9 @@ class SnapshotJob(_message.Message):
         finished_at_ms: _builtins.int = ...,
         changed_index: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["array", b"array"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["array", b"array", "cancelled", b"cancelled", "changed_index", b"changed_index", "failed", b"failed", "finished_at_ms", b"finished_at_ms", "first_task_id", b"first_task_id", "forgotten", b"forgotten", "id", b"id", "pending", b"pending", "running", b"running", "spec", b"spec", "stopping", b"stopping", "submitted_at_ms", b"submitted_at_ms", "succeeded", b"succeeded", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "changed_index", b"changed_index", "failed", b"failed", "finished_at_ms", b"finished_at_ms", "first_task_id", b"first_task_id", "forgotten", b"forgotten", "id", b"id", "kind", b"kind", "max_failures", b"max_failures", "name", b"name", "pending", b"pending", "running", b"running", "stopping", b"stopping", "submitted_at_ms", b"submitted_at_ms", "succeeded", b"succeeded", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -963,6 +1415,7 @@ class SnapshotTask(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     FINISHED_AT_MS_FIELD_NUMBER: _builtins.int
     CHANGED_INDEX_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     spec: _builtins.int
     state: _builtins.int
@@ -983,6 +1436,8 @@ class SnapshotTask(_message.Message):
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotAttempt]: ...
     @_builtins.property
     def blob(self) -> _scheduler_pb2.BlobRef: ...
+    @_builtins.property
+    def after(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogDependency]: ...
     def __init__(
         self,
         *,
@@ -1003,10 +1458,11 @@ class SnapshotTask(_message.Message):
         reason: _builtins.str = ...,
         finished_at_ms: _builtins.int = ...,
         changed_index: _builtins.int = ...,
+        after: _abc.Iterable[Global___LogDependency] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_array_index", b"_array_index", "array_index", b"array_index", "blob", b"blob", "inline", b"inline", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_array_index", b"_array_index", "array_index", b"array_index", "attempts", b"attempts", "blob", b"blob", "changed_index", b"changed_index", "crashes", b"crashes", "failures", b"failures", "finished_at_ms", b"finished_at_ms", "id", b"id", "inline", b"inline", "job_id", b"job_id", "not_before_ms", b"not_before_ms", "reason", b"reason", "request_id", b"request_id", "result", b"result", "returns", b"returns", "spec", b"spec", "state", b"state", "submitted_at_ms", b"submitted_at_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_array_index", b"_array_index", "after", b"after", "array_index", b"array_index", "attempts", b"attempts", "blob", b"blob", "changed_index", b"changed_index", "crashes", b"crashes", "failures", b"failures", "finished_at_ms", b"finished_at_ms", "id", b"id", "inline", b"inline", "job_id", b"job_id", "not_before_ms", b"not_before_ms", "reason", b"reason", "request_id", b"request_id", "result", b"result", "returns", b"returns", "spec", b"spec", "state", b"state", "submitted_at_ms", b"submitted_at_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__array_index: _TypeAlias = _typing.Literal["array_index"]  # noqa: Y015
     _WhichOneofArgType__array_index: _TypeAlias = _typing.Literal["_array_index", b"_array_index"]  # noqa: Y015
@@ -1034,6 +1490,7 @@ class SnapshotAttempt(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     STOPPING_FIELD_NUMBER: _builtins.int
+    EXTRA_SLOTS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     node: _builtins.str
     slot: _builtins.int
@@ -1048,6 +1505,8 @@ class SnapshotAttempt(_message.Message):
     """0 = not"""
     @_builtins.property
     def token(self) -> _scheduler_pb2.FencingToken: ...
+    @_builtins.property
+    def extra_slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -1062,10 +1521,11 @@ class SnapshotAttempt(_message.Message):
         outcome: _builtins.int = ...,
         reason: _builtins.str = ...,
         stopping: _builtins.int = ...,
+        extra_slots: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at_ms", b"ended_at_ms", "incarnation", b"incarnation", "node", b"node", "number", b"number", "occupied_at_ms", b"occupied_at_ms", "outcome", b"outcome", "reason", b"reason", "slot", b"slot", "started_at_ms", b"started_at_ms", "stopping", b"stopping", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at_ms", b"ended_at_ms", "extra_slots", b"extra_slots", "incarnation", b"incarnation", "node", b"node", "number", b"number", "occupied_at_ms", b"occupied_at_ms", "outcome", b"outcome", "reason", b"reason", "slot", b"slot", "started_at_ms", b"started_at_ms", "stopping", b"stopping", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

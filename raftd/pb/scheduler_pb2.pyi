@@ -67,6 +67,8 @@ class _AttemptOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Attemp
     """its node was lost or came back as a new incarnation"""
     ATTEMPT_OUTCOME_NOT_STARTED: _AttemptOutcome.ValueType  # 7
     """the executor could not start it (not charged to the task)"""
+    ATTEMPT_OUTCOME_WITHDRAWN: _AttemptOutcome.ValueType  # 8
+    """taken back before its turn on its slot came (not charged to the task)"""
 
 class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper):
     """How an attempt ended."""
@@ -85,7 +87,32 @@ ATTEMPT_OUTCOME_LOST: AttemptOutcome.ValueType  # 6
 """its node was lost or came back as a new incarnation"""
 ATTEMPT_OUTCOME_NOT_STARTED: AttemptOutcome.ValueType  # 7
 """the executor could not start it (not charged to the task)"""
+ATTEMPT_OUTCOME_WITHDRAWN: AttemptOutcome.ValueType  # 8
+"""taken back before its turn on its slot came (not charged to the task)"""
 Global___AttemptOutcome: _TypeAlias = AttemptOutcome  # noqa: Y015
+
+class _DependencyCondition:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DependencyConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DependencyCondition.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEPENDENCY_CONDITION_UNSPECIFIED: _DependencyCondition.ValueType  # 0
+    """the same as OK"""
+    DEPENDENCY_CONDITION_OK: _DependencyCondition.ValueType  # 1
+    """it must succeed; when it does not, whoever waits for it is cancelled"""
+    DEPENDENCY_CONDITION_ANY: _DependencyCondition.ValueType  # 2
+    """it must have ended"""
+
+class DependencyCondition(_DependencyCondition, metaclass=_DependencyConditionEnumTypeWrapper): ...
+
+DEPENDENCY_CONDITION_UNSPECIFIED: DependencyCondition.ValueType  # 0
+"""the same as OK"""
+DEPENDENCY_CONDITION_OK: DependencyCondition.ValueType  # 1
+"""it must succeed; when it does not, whoever waits for it is cancelled"""
+DEPENDENCY_CONDITION_ANY: DependencyCondition.ValueType  # 2
+"""it must have ended"""
+Global___DependencyCondition: _TypeAlias = DependencyCondition  # noqa: Y015
 
 class _LogStream:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -201,11 +228,54 @@ class Backoff(_message.Message):
 Global___Backoff: _TypeAlias = Backoff  # noqa: Y015
 
 @_typing.final
+class Dependency(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """of a task, or of a job, all of whose tasks must have ended"""
+    condition: Global___DependencyCondition.ValueType
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        condition: Global___DependencyCondition.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dependency: _TypeAlias = Dependency  # noqa: Y015
+
+@_typing.final
 class Submission(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class RequireEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -235,6 +305,11 @@ class Submission(_message.Message):
     BACKOFF_FIELD_NUMBER: _builtins.int
     RUN_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     ARRAY_FIELD_NUMBER: _builtins.int
+    QUEUE_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    DELAY_MS_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    REQUIRE_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """empty: the node that answers makes one, and a retry of the call may run twice"""
     kind: _builtins.str
@@ -247,6 +322,12 @@ class Submission(_message.Message):
     """further attempts after an error or a timeout of the task"""
     run_timeout_ms: _builtins.int
     """0 = none"""
+    queue_timeout_ms: _builtins.int
+    """0 = none; it fails if nothing has started it so long after it may start"""
+    delay_ms: _builtins.int
+    """it waits at least so long"""
+    slots: _builtins.int
+    """of one node, all at once; 0 = 1"""
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -256,6 +337,12 @@ class Submission(_message.Message):
     @_builtins.property
     def array(self) -> Global___Array:
         """present: one job of many tasks, all or nothing"""
+
+    @_builtins.property
+    def after(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dependency]: ...
+    @_builtins.property
+    def require(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """labels that its node must have"""
 
     def __init__(
         self,
@@ -271,10 +358,15 @@ class Submission(_message.Message):
         backoff: Global___Backoff | None = ...,
         run_timeout_ms: _builtins.int = ...,
         array: Global___Array | None = ...,
+        queue_timeout_ms: _builtins.int = ...,
+        delay_ms: _builtins.int = ...,
+        after: _abc.Iterable[Global___Dependency] | None = ...,
+        require: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        slots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["array", b"array", "backoff", b"backoff"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "array", b"array", "backoff", b"backoff", "env", b"env", "kind", b"kind", "name", b"name", "payload", b"payload", "priority", b"priority", "request_id", b"request_id", "retries", b"retries", "run_timeout_ms", b"run_timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "args", b"args", "array", b"array", "backoff", b"backoff", "delay_ms", b"delay_ms", "env", b"env", "kind", b"kind", "name", b"name", "payload", b"payload", "priority", b"priority", "queue_timeout_ms", b"queue_timeout_ms", "request_id", b"request_id", "require", b"require", "retries", b"retries", "run_timeout_ms", b"run_timeout_ms", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -299,6 +391,269 @@ class SubmitRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SubmitRequest: _TypeAlias = SubmitRequest  # noqa: Y015
+
+@_typing.final
+class GraphEdge(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """in Graph.tasks, from 0, of the task that comes first"""
+    condition: Global___DependencyCondition.ValueType
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        condition: Global___DependencyCondition.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GraphEdge: _TypeAlias = GraphEdge  # noqa: Y015
+
+@_typing.final
+class GraphTask(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBMISSION_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def submission(self) -> Global___Submission:
+        """without request_id and array"""
+
+    @_builtins.property
+    def after(self) -> _containers.RepeatedCompositeFieldContainer[Global___GraphEdge]: ...
+    def __init__(
+        self,
+        *,
+        submission: Global___Submission | None = ...,
+        after: _abc.Iterable[Global___GraphEdge] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["submission", b"submission"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "submission", b"submission"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GraphTask: _TypeAlias = GraphTask  # noqa: Y015
+
+@_typing.final
+class Graph(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    MAX_FAILURES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    name: _builtins.str
+    max_failures: _builtins.int
+    """as in Array"""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___GraphTask]: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        tasks: _abc.Iterable[Global___GraphTask] | None = ...,
+        max_failures: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_failures", b"max_failures", "name", b"name", "request_id", b"request_id", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Graph: _TypeAlias = Graph  # noqa: Y015
+
+@_typing.final
+class SubmitGraphRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRAPH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def graph(self) -> Global___Graph: ...
+    def __init__(
+        self,
+        *,
+        graph: Global___Graph | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["graph", b"graph"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["graph", b"graph"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitGraphRequest: _TypeAlias = SubmitGraphRequest  # noqa: Y015
+
+@_typing.final
+class SubmitGraphResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reply(self) -> Global___SubmitReply:
+        """task_ids in the order of Graph.tasks"""
+
+    def __init__(
+        self,
+        *,
+        reply: Global___SubmitReply | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reply", b"reply"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reply", b"reply"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitGraphResponse: _TypeAlias = SubmitGraphResponse  # noqa: Y015
+
+@_typing.final
+class RetryItem(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    request_id: _builtins.str
+    """as in Submission"""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryItem: _TypeAlias = RetryItem  # noqa: Y015
+
+@_typing.final
+class RetryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetryItem]: ...
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___RetryItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRequest: _TypeAlias = RetryRequest  # noqa: Y015
+
+@_typing.final
+class RetryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def replies(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubmitReply]: ...
+    def __init__(
+        self,
+        *,
+        replies: _abc.Iterable[Global___SubmitReply] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replies", b"replies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryResponse: _TypeAlias = RetryResponse  # noqa: Y015
+
+@_typing.final
+class PurgeRequest(_message.Message):
+    """Forgets what is named, or, where nothing is named, what has ended before a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    ENDED_BEFORE_MS_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    ended_before_ms: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of ended tasks, and of jobs whose tasks have all ended"""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___TaskState.ValueType]:
+        """of those ended before a time only these; empty: all"""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        ended_before_ms: _builtins.int = ...,
+        states: _abc.Iterable[Global___TaskState.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_before_ms", b"ended_before_ms", "ids", b"ids", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeRequest: _TypeAlias = PurgeRequest  # noqa: Y015
+
+@_typing.final
+class PurgeReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    @_builtins.property
+    def refusal(self) -> Global___Refusal: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        refusal: Global___Refusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "refusal", b"refusal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeReply: _TypeAlias = PurgeReply  # noqa: Y015
+
+@_typing.final
+class PurgeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURGED_COUNT_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    purged_count: _builtins.int
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___PurgeReply]: ...
+    def __init__(
+        self,
+        *,
+        purged_count: _builtins.int = ...,
+        refused: _abc.Iterable[Global___PurgeReply] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purged_count", b"purged_count", "refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeResponse: _TypeAlias = PurgeResponse  # noqa: Y015
 
 @_typing.final
 class Accepted(_message.Message):
@@ -498,6 +853,8 @@ class Attempt(_message.Message):
     STARTED_AT_MS_FIELD_NUMBER: _builtins.int
     ENDED_AT_MS_FIELD_NUMBER: _builtins.int
     STOPPING_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    EXTRA_SLOTS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     node: _builtins.str
     slot: _builtins.int
@@ -511,8 +868,14 @@ class Attempt(_message.Message):
     ended_at_ms: _builtins.int
     """when the slot really ended it"""
     stopping: _builtins.bool
+    reserved: _builtins.bool
+    """it waits for its turn on its slot"""
     @_builtins.property
     def fencing_token(self) -> Global___FencingToken: ...
+    @_builtins.property
+    def extra_slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """of a task of several slots, beside slot"""
+
     def __init__(
         self,
         *,
@@ -527,10 +890,12 @@ class Attempt(_message.Message):
         started_at_ms: _builtins.int = ...,
         ended_at_ms: _builtins.int = ...,
         stopping: _builtins.bool = ...,
+        reserved: _builtins.bool = ...,
+        extra_slots: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fencing_token", b"fencing_token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at_ms", b"ended_at_ms", "fencing_token", b"fencing_token", "incarnation", b"incarnation", "node", b"node", "number", b"number", "occupied_at_ms", b"occupied_at_ms", "outcome", b"outcome", "reason", b"reason", "slot", b"slot", "started_at_ms", b"started_at_ms", "stopping", b"stopping"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at_ms", b"ended_at_ms", "extra_slots", b"extra_slots", "fencing_token", b"fencing_token", "incarnation", b"incarnation", "node", b"node", "number", b"number", "occupied_at_ms", b"occupied_at_ms", "outcome", b"outcome", "reason", b"reason", "reserved", b"reserved", "slot", b"slot", "started_at_ms", b"started_at_ms", "stopping", b"stopping"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -585,6 +950,26 @@ class Task(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class RequireEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TASK_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
@@ -604,6 +989,13 @@ class Task(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CHANGED_INDEX_FIELD_NUMBER: _builtins.int
+    QUEUE_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    REQUIRE_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    CRASHES_FIELD_NUMBER: _builtins.int
+    BACKOFF_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     name: _builtins.str
     kind: _builtins.str
@@ -621,6 +1013,12 @@ class Task(_message.Message):
     """why it failed or was cancelled"""
     changed_index: _builtins.int
     """log index of its last change"""
+    queue_timeout_ms: _builtins.int
+    slots: _builtins.int
+    failures: _builtins.int
+    """attempts that ended by its own error or timeout"""
+    crashes: _builtins.int
+    """attempts that died with their slot or node"""
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -629,6 +1027,14 @@ class Task(_message.Message):
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]: ...
     @_builtins.property
     def result(self) -> Global___TaskResult: ...
+    @_builtins.property
+    def waiting_for(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dependency]:
+        """what has not ended yet of what it comes after"""
+
+    @_builtins.property
+    def require(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def backoff(self) -> Global___Backoff: ...
     def __init__(
         self,
         *,
@@ -651,10 +1057,17 @@ class Task(_message.Message):
         result: Global___TaskResult | None = ...,
         reason: _builtins.str = ...,
         changed_index: _builtins.int = ...,
+        queue_timeout_ms: _builtins.int = ...,
+        waiting_for: _abc.Iterable[Global___Dependency] | None = ...,
+        require: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        slots: _builtins.int = ...,
+        failures: _builtins.int = ...,
+        crashes: _builtins.int = ...,
+        backoff: Global___Backoff | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_array_index", b"_array_index", "array_index", b"array_index", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_array_index", b"_array_index", "array_index", b"array_index", "backoff", b"backoff", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_array_index", b"_array_index", "args", b"args", "array_index", b"array_index", "attempts", b"attempts", "changed_index", b"changed_index", "env", b"env", "finished_at_ms", b"finished_at_ms", "job_id", b"job_id", "kind", b"kind", "name", b"name", "not_before_ms", b"not_before_ms", "priority", b"priority", "reason", b"reason", "request_id", b"request_id", "result", b"result", "retries", b"retries", "run_timeout_ms", b"run_timeout_ms", "state", b"state", "submitted_at_ms", b"submitted_at_ms", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_array_index", b"_array_index", "args", b"args", "array_index", b"array_index", "attempts", b"attempts", "backoff", b"backoff", "changed_index", b"changed_index", "crashes", b"crashes", "env", b"env", "failures", b"failures", "finished_at_ms", b"finished_at_ms", "job_id", b"job_id", "kind", b"kind", "name", b"name", "not_before_ms", b"not_before_ms", "priority", b"priority", "queue_timeout_ms", b"queue_timeout_ms", "reason", b"reason", "request_id", b"request_id", "require", b"require", "result", b"result", "retries", b"retries", "run_timeout_ms", b"run_timeout_ms", "slots", b"slots", "state", b"state", "submitted_at_ms", b"submitted_at_ms", "task_id", b"task_id", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__array_index: _TypeAlias = _typing.Literal["array_index"]  # noqa: Y015
     _WhichOneofArgType__array_index: _TypeAlias = _typing.Literal["_array_index", b"_array_index"]  # noqa: Y015
@@ -680,6 +1093,8 @@ class Job(_message.Message):
     MAX_FAILURES_FIELD_NUMBER: _builtins.int
     FIRST_TASK_ID_FIELD_NUMBER: _builtins.int
     CHANGED_INDEX_FIELD_NUMBER: _builtins.int
+    STOPPING_FIELD_NUMBER: _builtins.int
+    GRAPH_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     name: _builtins.str
     kind: _builtins.str
@@ -695,6 +1110,10 @@ class Job(_message.Message):
     first_task_id: _builtins.int
     """its tasks are t<first_task_id> ... t<first_task_id + total - 1>"""
     changed_index: _builtins.int
+    stopping: _builtins.bool
+    """cancelled, or over max_failures: nothing of it starts any more"""
+    graph: _builtins.bool
+    """tasks that wait for each other, and no array"""
     def __init__(
         self,
         *,
@@ -712,10 +1131,12 @@ class Job(_message.Message):
         max_failures: _builtins.int = ...,
         first_task_id: _builtins.int = ...,
         changed_index: _builtins.int = ...,
+        stopping: _builtins.bool = ...,
+        graph: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "changed_index", b"changed_index", "failed", b"failed", "finished_at_ms", b"finished_at_ms", "first_task_id", b"first_task_id", "job_id", b"job_id", "kind", b"kind", "max_failures", b"max_failures", "name", b"name", "pending", b"pending", "running", b"running", "submitted_at_ms", b"submitted_at_ms", "succeeded", b"succeeded", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "changed_index", b"changed_index", "failed", b"failed", "finished_at_ms", b"finished_at_ms", "first_task_id", b"first_task_id", "graph", b"graph", "job_id", b"job_id", "kind", b"kind", "max_failures", b"max_failures", "name", b"name", "pending", b"pending", "running", b"running", "stopping", b"stopping", "submitted_at_ms", b"submitted_at_ms", "succeeded", b"succeeded", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -867,6 +1288,164 @@ class GetJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetJobResponse: _TypeAlias = GetJobResponse  # noqa: Y015
+
+@_typing.final
+class ListJobsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNFINISHED_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    unfinished: _builtins.bool
+    """only those of which something is pending or running"""
+    page_size: _builtins.int
+    """default 100, at most 1000"""
+    page_token: _builtins.str
+    @_builtins.property
+    def options(self) -> Global___ReadOptions: ...
+    def __init__(
+        self,
+        *,
+        unfinished: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        options: Global___ReadOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "page_size", b"page_size", "page_token", b"page_token", "unfinished", b"unfinished"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJobsRequest: _TypeAlias = ListJobsRequest  # noqa: Y015
+
+@_typing.final
+class ListJobsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]: ...
+    @_builtins.property
+    def read(self) -> Global___ReadInfo: ...
+    def __init__(
+        self,
+        *,
+        jobs: _abc.Iterable[Global___Job] | None = ...,
+        next_page_token: _builtins.str = ...,
+        read: Global___ReadInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read", b"read"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "next_page_token", b"next_page_token", "read", b"read"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJobsResponse: _TypeAlias = ListJobsResponse  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    @_builtins.property
+    def options(self) -> Global___ReadOptions: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        options: Global___ReadOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class NodeVerdict(_message.Message):
+    """What one node says to a pending task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    FITS_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    fits: _builtins.bool
+    """it could run it, now or when slots become free"""
+    available: _builtins.bool
+    """it could run it now"""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """why not, one requirement each"""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        fits: _builtins.bool = ...,
+        available: _builtins.bool = ...,
+        reasons: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "fits", b"fits", "node", b"node", "reasons", b"reasons"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeVerdict: _TypeAlias = NodeVerdict  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
+    AHEAD_COUNT_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    summary: _builtins.str
+    """one line"""
+    ahead_count: _builtins.int
+    """tasks before it in the queue that the same nodes could run"""
+    @_builtins.property
+    def task(self) -> Global___Task: ...
+    @_builtins.property
+    def waits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what it waits for, in the order in which it must happen"""
+
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeVerdict]: ...
+    @_builtins.property
+    def read(self) -> Global___ReadInfo: ...
+    def __init__(
+        self,
+        *,
+        task: Global___Task | None = ...,
+        summary: _builtins.str = ...,
+        waits: _abc.Iterable[_builtins.str] | None = ...,
+        ahead_count: _builtins.int = ...,
+        nodes: _abc.Iterable[Global___NodeVerdict] | None = ...,
+        read: Global___ReadInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read", b"read", "task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead_count", b"ahead_count", "nodes", b"nodes", "read", b"read", "summary", b"summary", "task", b"task", "waits", b"waits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
 
 @_typing.final
 class ListRequest(_message.Message):
@@ -1040,6 +1619,26 @@ Global___FreeNodeRow: _TypeAlias = FreeNodeRow  # noqa: Y015
 class NodeRow(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     STORE_ID_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
@@ -1054,6 +1653,9 @@ class NodeRow(_message.Message):
     KINDS_FIELD_NUMBER: _builtins.int
     LAST_SEEN_MS_FIELD_NUMBER: _builtins.int
     REACHABLE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    DRAIN_DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     store_id: _builtins.str
     role: _builtins.str
@@ -1074,8 +1676,14 @@ class NodeRow(_message.Message):
     """as in FreeNodeRow"""
     reachable: _builtins.bool
     """a voter the answering leader heard within an election timeout"""
+    drain_deadline_ms: _builtins.int
+    """what still runs then is put back in the queue; 0 = never"""
+    reserved: _builtins.int
+    """attempts that wait for their turn on its slots"""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -1093,10 +1701,13 @@ class NodeRow(_message.Message):
         kinds: _abc.Iterable[_builtins.str] | None = ...,
         last_seen_ms: _builtins.int | None = ...,
         reachable: _builtins.bool = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        drain_deadline_ms: _builtins.int = ...,
+        reserved: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_last_seen_ms", b"_last_seen_ms", "last_seen_ms", b"last_seen_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_seen_ms", b"_last_seen_ms", "address", b"address", "eligibility", b"eligibility", "health", b"health", "incarnation", b"incarnation", "kinds", b"kinds", "last_seen_ms", b"last_seen_ms", "name", b"name", "pid", b"pid", "raft_role", b"raft_role", "reachable", b"reachable", "role", b"role", "slots", b"slots", "slots_free", b"slots_free", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_seen_ms", b"_last_seen_ms", "address", b"address", "drain_deadline_ms", b"drain_deadline_ms", "eligibility", b"eligibility", "health", b"health", "incarnation", b"incarnation", "kinds", b"kinds", "labels", b"labels", "last_seen_ms", b"last_seen_ms", "name", b"name", "pid", b"pid", "raft_role", b"raft_role", "reachable", b"reachable", "reserved", b"reserved", "role", b"role", "slots", b"slots", "slots_free", b"slots_free", "store_id", b"store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__last_seen_ms: _TypeAlias = _typing.Literal["last_seen_ms"]  # noqa: Y015
     _WhichOneofArgType__last_seen_ms: _TypeAlias = _typing.Literal["_last_seen_ms", b"_last_seen_ms"]  # noqa: Y015
@@ -1209,21 +1820,25 @@ class WatchRequest(_message.Message):
     FROM_INDEX_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
+    TO_INDEX_FIELD_NUMBER: _builtins.int
     from_index: _builtins.int
     """0 = from now on; otherwise changes with an index >= from_index"""
     job_id: _builtins.str
     """empty: everything"""
     task_id: _builtins.str
+    to_index: _builtins.int
+    """0 = for ever; otherwise the stream ends when every change up to this index was told"""
     def __init__(
         self,
         *,
         from_index: _builtins.int = ...,
         job_id: _builtins.str = ...,
         task_id: _builtins.str = ...,
+        to_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_index", b"from_index", "job_id", b"job_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_index", b"from_index", "job_id", b"job_id", "task_id", b"task_id", "to_index", b"to_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1328,12 +1943,15 @@ class LogsResponse(_message.Message):
     TRUNCATED_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
     stream: Global___LogStream.ValueType
     data: _builtins.bytes
     truncated: _builtins.bool
     """the limit on captured output was reached"""
     node: _builtins.str
     attempt: _builtins.int
+    superseded: _builtins.bool
+    """a later attempt has taken this one's place"""
     def __init__(
         self,
         *,
@@ -1342,10 +1960,11 @@ class LogsResponse(_message.Message):
         truncated: _builtins.bool = ...,
         node: _builtins.str = ...,
         attempt: _builtins.int = ...,
+        superseded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "data", b"data", "node", b"node", "stream", b"stream", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "data", b"data", "node", b"node", "stream", b"stream", "superseded", b"superseded", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1595,6 +2214,7 @@ class Assignment(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     STOPPING_FIELD_NUMBER: _builtins.int
     STOP_REASON_FIELD_NUMBER: _builtins.int
+    EXTRA_SLOTS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     attempt: _builtins.int
     slot: _builtins.int
@@ -1605,13 +2225,17 @@ class Assignment(_message.Message):
     job_id: _builtins.str
     stopping: _builtins.bool
     stop_reason: _builtins.str
-    """cancelled or timed_out"""
+    """as in Stop"""
     @_builtins.property
     def fencing_token(self) -> Global___FencingToken: ...
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def extra_slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """they stay idle meanwhile: a task of several slots runs on the first"""
+
     def __init__(
         self,
         *,
@@ -1628,10 +2252,11 @@ class Assignment(_message.Message):
         job_id: _builtins.str = ...,
         stopping: _builtins.bool = ...,
         stop_reason: _builtins.str = ...,
+        extra_slots: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_array_index", b"_array_index", "array_index", b"array_index", "fencing_token", b"fencing_token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_array_index", b"_array_index", "args", b"args", "array_index", b"array_index", "attempt", b"attempt", "env", b"env", "fencing_token", b"fencing_token", "job_id", b"job_id", "kind", b"kind", "payload", b"payload", "run_timeout_ms", b"run_timeout_ms", "slot", b"slot", "stop_reason", b"stop_reason", "stopping", b"stopping", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_array_index", b"_array_index", "args", b"args", "array_index", b"array_index", "attempt", b"attempt", "env", b"env", "extra_slots", b"extra_slots", "fencing_token", b"fencing_token", "job_id", b"job_id", "kind", b"kind", "payload", b"payload", "run_timeout_ms", b"run_timeout_ms", "slot", b"slot", "stop_reason", b"stop_reason", "stopping", b"stopping", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__array_index: _TypeAlias = _typing.Literal["array_index"]  # noqa: Y015
     _WhichOneofArgType__array_index: _TypeAlias = _typing.Literal["_array_index", b"_array_index"]  # noqa: Y015
@@ -1697,7 +2322,7 @@ class Stop(_message.Message):
     FENCING_TOKEN_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """cancelled or timed_out: TERM, then KILL"""
+    """cancelled, timed_out or drained: TERM, then KILL; withdrawn: only if it has not started."""
     @_builtins.property
     def fencing_token(self) -> Global___FencingToken: ...
     def __init__(

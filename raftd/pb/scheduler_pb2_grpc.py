@@ -39,6 +39,21 @@ class SchedulerStub(object):
                 request_serializer=raftd_dot_pb_dot_scheduler__pb2.SubmitRequest.SerializeToString,
                 response_deserializer=raftd_dot_pb_dot_scheduler__pb2.SubmitResponse.FromString,
                 _registered_method=True)
+        self.SubmitGraph = channel.unary_unary(
+                '/raftd.v1.Scheduler/SubmitGraph',
+                request_serializer=raftd_dot_pb_dot_scheduler__pb2.SubmitGraphRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_scheduler__pb2.SubmitGraphResponse.FromString,
+                _registered_method=True)
+        self.Retry = channel.unary_unary(
+                '/raftd.v1.Scheduler/Retry',
+                request_serializer=raftd_dot_pb_dot_scheduler__pb2.RetryRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_scheduler__pb2.RetryResponse.FromString,
+                _registered_method=True)
+        self.Purge = channel.unary_unary(
+                '/raftd.v1.Scheduler/Purge',
+                request_serializer=raftd_dot_pb_dot_scheduler__pb2.PurgeRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_scheduler__pb2.PurgeResponse.FromString,
+                _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/raftd.v1.Scheduler/Cancel',
                 request_serializer=raftd_dot_pb_dot_scheduler__pb2.CancelRequest.SerializeToString,
@@ -54,6 +69,11 @@ class SchedulerStub(object):
                 request_serializer=raftd_dot_pb_dot_scheduler__pb2.GetJobRequest.SerializeToString,
                 response_deserializer=raftd_dot_pb_dot_scheduler__pb2.GetJobResponse.FromString,
                 _registered_method=True)
+        self.ListJobs = channel.unary_unary(
+                '/raftd.v1.Scheduler/ListJobs',
+                request_serializer=raftd_dot_pb_dot_scheduler__pb2.ListJobsRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_scheduler__pb2.ListJobsResponse.FromString,
+                _registered_method=True)
         self.List = channel.unary_unary(
                 '/raftd.v1.Scheduler/List',
                 request_serializer=raftd_dot_pb_dot_scheduler__pb2.ListRequest.SerializeToString,
@@ -63,6 +83,11 @@ class SchedulerStub(object):
                 '/raftd.v1.Scheduler/Status',
                 request_serializer=raftd_dot_pb_dot_scheduler__pb2.StatusRequest.SerializeToString,
                 response_deserializer=raftd_dot_pb_dot_scheduler__pb2.StatusResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/raftd.v1.Scheduler/Explain',
+                request_serializer=raftd_dot_pb_dot_scheduler__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=raftd_dot_pb_dot_scheduler__pb2.ExplainResponse.FromString,
                 _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/raftd.v1.Scheduler/Watch',
@@ -91,6 +116,27 @@ class SchedulerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SubmitGraph(self, request, context):
+        """Accepts tasks that wait for each other, as one job, all or nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Retry(self, request, context):
+        """Submits what ended tasks were, as new tasks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Purge(self, request, context):
+        """Forgets the records of ended tasks before their time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cancel(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -109,6 +155,12 @@ class SchedulerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListJobs(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def List(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -117,6 +169,13 @@ class SchedulerServicer(object):
 
     def Status(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Why a task is where it is. The leader knows more than the others: which nodes it cannot speak to.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -150,6 +209,21 @@ def add_SchedulerServicer_to_server(servicer, server):
                     request_deserializer=raftd_dot_pb_dot_scheduler__pb2.SubmitRequest.FromString,
                     response_serializer=raftd_dot_pb_dot_scheduler__pb2.SubmitResponse.SerializeToString,
             ),
+            'SubmitGraph': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitGraph,
+                    request_deserializer=raftd_dot_pb_dot_scheduler__pb2.SubmitGraphRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_scheduler__pb2.SubmitGraphResponse.SerializeToString,
+            ),
+            'Retry': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retry,
+                    request_deserializer=raftd_dot_pb_dot_scheduler__pb2.RetryRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_scheduler__pb2.RetryResponse.SerializeToString,
+            ),
+            'Purge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Purge,
+                    request_deserializer=raftd_dot_pb_dot_scheduler__pb2.PurgeRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_scheduler__pb2.PurgeResponse.SerializeToString,
+            ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
                     request_deserializer=raftd_dot_pb_dot_scheduler__pb2.CancelRequest.FromString,
@@ -165,6 +239,11 @@ def add_SchedulerServicer_to_server(servicer, server):
                     request_deserializer=raftd_dot_pb_dot_scheduler__pb2.GetJobRequest.FromString,
                     response_serializer=raftd_dot_pb_dot_scheduler__pb2.GetJobResponse.SerializeToString,
             ),
+            'ListJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobs,
+                    request_deserializer=raftd_dot_pb_dot_scheduler__pb2.ListJobsRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_scheduler__pb2.ListJobsResponse.SerializeToString,
+            ),
             'List': grpc.unary_unary_rpc_method_handler(
                     servicer.List,
                     request_deserializer=raftd_dot_pb_dot_scheduler__pb2.ListRequest.FromString,
@@ -174,6 +253,11 @@ def add_SchedulerServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=raftd_dot_pb_dot_scheduler__pb2.StatusRequest.FromString,
                     response_serializer=raftd_dot_pb_dot_scheduler__pb2.StatusResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=raftd_dot_pb_dot_scheduler__pb2.ExplainRequest.FromString,
+                    response_serializer=raftd_dot_pb_dot_scheduler__pb2.ExplainResponse.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -218,6 +302,87 @@ class Scheduler(object):
             '/raftd.v1.Scheduler/Submit',
             raftd_dot_pb_dot_scheduler__pb2.SubmitRequest.SerializeToString,
             raftd_dot_pb_dot_scheduler__pb2.SubmitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitGraph(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Scheduler/SubmitGraph',
+            raftd_dot_pb_dot_scheduler__pb2.SubmitGraphRequest.SerializeToString,
+            raftd_dot_pb_dot_scheduler__pb2.SubmitGraphResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Scheduler/Retry',
+            raftd_dot_pb_dot_scheduler__pb2.RetryRequest.SerializeToString,
+            raftd_dot_pb_dot_scheduler__pb2.RetryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Purge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Scheduler/Purge',
+            raftd_dot_pb_dot_scheduler__pb2.PurgeRequest.SerializeToString,
+            raftd_dot_pb_dot_scheduler__pb2.PurgeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -310,6 +475,33 @@ class Scheduler(object):
             _registered_method=True)
 
     @staticmethod
+    def ListJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Scheduler/ListJobs',
+            raftd_dot_pb_dot_scheduler__pb2.ListJobsRequest.SerializeToString,
+            raftd_dot_pb_dot_scheduler__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def List(request,
             target,
             options=(),
@@ -353,6 +545,33 @@ class Scheduler(object):
             '/raftd.v1.Scheduler/Status',
             raftd_dot_pb_dot_scheduler__pb2.StatusRequest.SerializeToString,
             raftd_dot_pb_dot_scheduler__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftd.v1.Scheduler/Explain',
+            raftd_dot_pb_dot_scheduler__pb2.ExplainRequest.SerializeToString,
+            raftd_dot_pb_dot_scheduler__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

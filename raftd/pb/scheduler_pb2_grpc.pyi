@@ -21,11 +21,20 @@ class SchedulerStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     Submit: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.SubmitRequest, _scheduler_pb2.SubmitResponse]
     """Accepts a batch: every submission is answered on its own, in order."""
+    SubmitGraph: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.SubmitGraphRequest, _scheduler_pb2.SubmitGraphResponse]
+    """Accepts tasks that wait for each other, as one job, all or nothing."""
+    Retry: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RetryRequest, _scheduler_pb2.RetryResponse]
+    """Submits what ended tasks were, as new tasks."""
+    Purge: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.PurgeRequest, _scheduler_pb2.PurgeResponse]
+    """Forgets the records of ended tasks before their time."""
     Cancel: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CancelRequest, _scheduler_pb2.CancelResponse]
     Get: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetRequest, _scheduler_pb2.GetResponse]
     GetJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetJobRequest, _scheduler_pb2.GetJobResponse]
+    ListJobs: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListJobsRequest, _scheduler_pb2.ListJobsResponse]
     List: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListRequest, _scheduler_pb2.ListResponse]
     Status: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.StatusRequest, _scheduler_pb2.StatusResponse]
+    Explain: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ExplainRequest, _scheduler_pb2.ExplainResponse]
+    """Why a task is where it is. The leader knows more than the others: which nodes it cannot speak to."""
     Watch: _aio.UnaryStreamMultiCallable[_scheduler_pb2.WatchRequest, _scheduler_pb2.WatchResponse]
     """Changes in log order from an index on."""
     Logs: _aio.UnaryStreamMultiCallable[_scheduler_pb2.LogsRequest, _scheduler_pb2.LogsResponse]
@@ -41,6 +50,30 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_scheduler_pb2.SubmitRequest, _abc.Awaitable[_scheduler_pb2.SubmitResponse]],
     ) -> _abc.Awaitable[_scheduler_pb2.SubmitResponse]:
         """Accepts a batch: every submission is answered on its own, in order."""
+
+    @_abc_1.abstractmethod
+    def SubmitGraph(
+        self,
+        request: _scheduler_pb2.SubmitGraphRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.SubmitGraphRequest, _abc.Awaitable[_scheduler_pb2.SubmitGraphResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.SubmitGraphResponse]:
+        """Accepts tasks that wait for each other, as one job, all or nothing."""
+
+    @_abc_1.abstractmethod
+    def Retry(
+        self,
+        request: _scheduler_pb2.RetryRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.RetryRequest, _abc.Awaitable[_scheduler_pb2.RetryResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.RetryResponse]:
+        """Submits what ended tasks were, as new tasks."""
+
+    @_abc_1.abstractmethod
+    def Purge(
+        self,
+        request: _scheduler_pb2.PurgeRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.PurgeRequest, _abc.Awaitable[_scheduler_pb2.PurgeResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.PurgeResponse]:
+        """Forgets the records of ended tasks before their time."""
 
     @_abc_1.abstractmethod
     def Cancel(
@@ -64,6 +97,13 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_scheduler_pb2.GetJobResponse]: ...
 
     @_abc_1.abstractmethod
+    def ListJobs(
+        self,
+        request: _scheduler_pb2.ListJobsRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.ListJobsRequest, _abc.Awaitable[_scheduler_pb2.ListJobsResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.ListJobsResponse]: ...
+
+    @_abc_1.abstractmethod
     def List(
         self,
         request: _scheduler_pb2.ListRequest,
@@ -76,6 +116,14 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.StatusRequest,
         context: _aio.ServicerContext[_scheduler_pb2.StatusRequest, _abc.Awaitable[_scheduler_pb2.StatusResponse]],
     ) -> _abc.Awaitable[_scheduler_pb2.StatusResponse]: ...
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _scheduler_pb2.ExplainRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.ExplainRequest, _abc.Awaitable[_scheduler_pb2.ExplainResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.ExplainResponse]:
+        """Why a task is where it is. The leader knows more than the others: which nodes it cannot speak to."""
 
     @_abc_1.abstractmethod
     def Watch(

@@ -87,6 +87,7 @@ class Assignment:
     array_index: int | None = None
     job_id: int | None = None
     stop: StopReason | None = None
+    extra_slots: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """End this attempt: TERM, then KILL after the grace."""
+    """End this attempt: TERM, then KILL after the grace. One that is withdrawn ends only if it has not started."""
 
     token: FencingToken
     reason: StopReason

@@ -15,6 +15,23 @@ from raftd.scheduler.replies import Cancelled, Marked, Refused, Reply
 from raftd.scheduler.turn import Turn
 
 _MAX_REASON_CHARS = 1_000
+_CHANGES = {TaskState.FAILED: TaskChange.FAILED, TaskState.CANCELLED: TaskChange.CANCELLED}
+
+_WORDS = {
+    StopReason.CANCELLED: "cancelled",
+    StopReason.TIMED_OUT: "its run timeout passed",
+    StopReason.DRAINED: "its node is drained",
+    StopReason.WITHDRAWN: "it can run elsewhere",
+}
+
+_WEIGHTS = {
+    StopReason.WITHDRAWN: 0,
+    StopReason.DRAINED: 1,
+    StopReason.TIMED_OUT: 2,
+    StopReason.CANCELLED: 3,
+}
+"""A request to end overrides a lighter one: what a timeout charges a drain does not forgive, and a cancel forbids even
+the retry."""
 
 
 def cancel(turn: Turn, command: Cancel) -> Reply:
@@ -32,11 +49,12 @@ def cancel(turn: Turn, command: Cancel) -> Reply:
     if task is None:
         return Refused("task_not_found", f"no task t{command.task_id}")
     if task.state is TaskState.PENDING:
-        task = _cancel_pending(turn, task, reason)
+        task = cancel_pending(turn, task, reason)
         if task.job_id is not None:
             turn.count_in_job(task.job_id, TaskState.PENDING, TaskState.CANCELLED)
         return Cancelled(1, task.state)
-    if task.state is TaskState.RUNNING:
+    if task.current is not None:
+        # Also where it is reserved: its executor may have begun it.
         return Cancelled(int(_mark(turn, task, StopReason.CANCELLED, reason)), task.state)
     return Cancelled(0, task.state)
 
@@ -49,8 +67,11 @@ def mark_stopping(turn: Turn, command: MarkStopping) -> Reply:
     attempt = task.current
     if attempt is None or attempt.number != command.attempt or attempt.token != command.token:
         return Refused("stale_token", f"attempt {command.attempt} of t{task.id} is not the current one")
-    words = {StopReason.CANCELLED: "cancelled", StopReason.TIMED_OUT: "its run timeout passed"}
-    _mark(turn, task, command.reason, words[command.reason])
+    if command.reason is StopReason.WITHDRAWN and task.state is not TaskState.RESERVED:
+        return Refused("rejected", f"t{task.id} does not wait for its turn any more", retryable=True)
+    if command.reason is StopReason.TIMED_OUT and task.state is TaskState.RESERVED:
+        return Refused("rejected", f"the time of t{task.id} counts from its turn", retryable=True)
+    _mark(turn, task, command.reason, _WORDS[command.reason])
     return Marked(task.id)
 
 
@@ -71,32 +92,56 @@ def stop_job(turn: Turn, job: Job, reason: str) -> int:
         if task is None:
             continue
         if task.state is TaskState.PENDING:
-            _cancel_pending(turn, task, reason)
+            cancel_pending(turn, task, reason)
             cancelled += 1
-        elif task.state is TaskState.RUNNING:
+        elif task.current is not None:
             marked += _mark(turn, task, StopReason.CANCELLED, reason)
     if cancelled:
         turn.count_in_job(job.id, TaskState.PENDING, TaskState.CANCELLED, cancelled)
     return cancelled + marked
 
 
-def _cancel_pending(turn: Turn, task: Task, reason: str) -> Task:
-    cancelled = replace(
-        task,
-        state=TaskState.CANCELLED,
-        reason=reason,
-        finished_at_ms=turn.now_ms,
-        changed_index=turn.index,
+def stop_if_over(turn: Turn, job: Job) -> None:
+    """Stop a job of which as many tasks have failed as may fail."""
+    if job.max_failures and job.failed >= job.max_failures:
+        stop_job(turn, job, f"job j{job.id} has reached its limit of {job.max_failures} failed tasks")
+
+
+def cancel_pending(turn: Turn, task: Task, reason: str) -> Task:
+    """Cancel a pending task; the caller counts it in its job."""
+    return end_pending(turn, task, TaskState.CANCELLED, reason)
+
+
+def end_pending(turn: Turn, task: Task, state: TaskState, reason: str) -> Task:
+    """End a pending task without an attempt; the caller counts it in its job."""
+    # Written out: `dataclasses.replace` costs several times as much, and a job may have thousands of tasks.
+    ended = Task(
+        task.id,
+        task.spec,
+        state,
+        task.job_id,
+        task.array_index,
+        task.request_id,
+        task.submitted_at_ms,
+        task.not_before_ms,
+        task.attempts,
+        task.failures,
+        task.crashes,
+        task.returns,
+        None,
+        reason,
+        turn.now_ms,
+        turn.index,
     )
-    turn.state.replace_task(task, cancelled)
-    turn.task_changed(TaskChange.CANCELLED, cancelled, message=reason)
-    return cancelled
+    turn.state.replace_task(task, ended)
+    turn.task_changed(_CHANGES[state], ended, message=reason)
+    return ended
 
 
 def _mark(turn: Turn, task: Task, stopping: StopReason, reason: str) -> bool:
-    """Mark the current attempt; a cancel overrides a timeout (it forbids the retry), nothing overrides a cancel."""
+    """Mark the current attempt, unless it has been asked for as good a reason."""
     attempt = task.attempts[-1]
-    if attempt.stopping is StopReason.CANCELLED or attempt.stopping is stopping:
+    if attempt.stopping is not None and _WEIGHTS[attempt.stopping] >= _WEIGHTS[stopping]:
         return False
     marked = replace(
         task,
@@ -107,5 +152,6 @@ def _mark(turn: Turn, task: Task, stopping: StopReason, reason: str) -> bool:
     turn.effects.append(
         StopRequested(turn.index, attempt.node, attempt.incarnation, task.id, attempt.token, stopping)
     )
-    turn.task_changed(TaskChange.STOPPING, marked, attempt.node, reason)
+    if stopping is not StopReason.WITHDRAWN:
+        turn.task_changed(TaskChange.STOPPING, marked, attempt.node, reason)
     return True

@@ -15,16 +15,20 @@ from raftd.scheduler.model import (
     ArraySpec,
     AttemptOutcome,
     BlobRef,
+    Condition,
+    Dependency,
+    Eligibility,
     FencingToken,
     NodeRole,
     StopReason,
     TaskSpec,
+    TaskState,
 )
 
 FORMAT_VERSION = 1
 """Of the bytes of a batch."""
 
-COMMAND_VERSION = 1
+COMMAND_VERSION = 2
 """Of the meaning of the commands."""
 
 
@@ -71,16 +75,143 @@ class Submit:
     created_ms: int
     spec: TaskSpec
     array: ArraySpec | None = None
+    after: tuple[Dependency, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GraphEdge:
+    """A task of a graph comes after the one at ``position`` of the same graph, counted from 0."""
+
+    position: int
+    condition: Condition = Condition.OK
+
+
+@dataclass(frozen=True, slots=True)
+class GraphTask:
+    """One task of a graph: what it comes after within the graph, and outside of it."""
+
+    spec: TaskSpec
+    after: tuple[GraphEdge, ...] = ()
+    after_others: tuple[Dependency, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitGraph:
+    """Accept tasks that wait for each other as one job, all or nothing; a cycle among them is refused."""
+
+    request_id: str
+    digest: bytes
+    created_ms: int
+    name: str
+    tasks: tuple[GraphTask, ...]
+    max_failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Occupy:
-    """Put a pending task on a free slot of a node; ``apply`` gives the attempt its number and token."""
+    """Put a pending task on a slot of a node; ``apply`` gives the attempt its number and token.
+
+    Attributes:
+        extra_slots: for a task of several slots, beside ``slot``, ascending.
+        reserve: the slot is occupied, and the task waits there for its turn.
+    """
 
     task_id: int
     node: str
     incarnation: int
     slot: int
+    extra_slots: tuple[int, ...] = ()
+    reserve: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OccupyNew:
+    """The Occupy of a task that a submission of the same batch makes: it has no id yet.
+
+    Attributes:
+        position: of the Submit among the commands of the batch, from 0. It counts only if that was accepted, and was
+            not known before.
+        offset: of the task among those of the submission, from 0.
+    """
+
+    position: int
+    offset: int
+    node: str
+    incarnation: int
+    slot: int
+    extra_slots: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Submit once more what an ended task was, as a new task.
+
+    Attributes:
+        request_id, digest, created_ms: as in ``Submit``; the digest is ``requests.retry_digest``.
+    """
+
+    task_id: int
+    request_id: str
+    digest: bytes
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """The queue timeout of a task that nothing has started has passed: it fails."""
+
+    task_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Forget the records of ended tasks: of those that are named, or else of those that ended before a time.
+
+    Attributes:
+        job_ids: of jobs whose tasks have all ended.
+        states: of those that ended before ``ended_before_ms`` only these; empty: all.
+    """
+
+    task_ids: tuple[int, ...] = ()
+    job_ids: tuple[int, ...] = ()
+    ended_before_ms: int = 0
+    states: tuple[TaskState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SetEligibility:
+    """Whether a node takes new attempts.
+
+    Attributes:
+        deadline_ms: of a drain, in cluster time: what still runs then is put back in the queue; 0 = never.
+    """
+
+    name: str
+    eligibility: Eligibility
+    deadline_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetLabels:
+    """Set labels of a node from outside, and take back such ones. Those that it brings itself stay."""
+
+    name: str
+    set: tuple[tuple[str, str], ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SetSettings:
+    """Change replicated settings: name and value; all or nothing."""
+
+    changes: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetNode:
+    """Drop the record of a node that is lost and no member: a worker that will not come back."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +290,25 @@ class MembershipChange:
     replaces: int = 0
 
 
-Command: TypeAlias = RegisterNode | Submit | Occupy | Vacate | Cancel | MarkStopping | NodeLost | RecordBlob
+Command: TypeAlias = (
+    RegisterNode
+    | Submit
+    | SubmitGraph
+    | Retry
+    | Occupy
+    | OccupyNew
+    | Vacate
+    | Cancel
+    | MarkStopping
+    | Expire
+    | Purge
+    | NodeLost
+    | ForgetNode
+    | SetEligibility
+    | SetLabels
+    | SetSettings
+    | RecordBlob
+)
 
 
 @dataclass(frozen=True, slots=True)

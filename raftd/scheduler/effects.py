@@ -17,6 +17,8 @@ class TaskChange(StrEnum):
     """What happened to a task, in the words of the Watch stream."""
 
     SUBMITTED = "submitted"
+    RELEASED = "released"
+    """All that it comes after has ended. That it waits for less than before is not told."""
     RUNNING = "running"
     RETRYING = "retrying"
     """Back to pending, for whatever reason."""

@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from itertools import pairwise
 
 from raftd.scheduler.indexes import Indexes
-from raftd.scheduler.model import FencingToken, Health, Standing, Task, TaskState
+from raftd.scheduler.model import FencingToken, Health, Node, Standing, Task, TaskState
 from raftd.scheduler.state import State
 
 
@@ -32,6 +32,7 @@ def check(state: State) -> None:
     token_grows(state)
     jobs_count(state)
     requests_indexed(state)
+    dependencies_unmet(state)
     indexes_derived(state)
     members_unique(state)
     members_stand(state)
@@ -47,27 +48,68 @@ def check_step(before: FencingToken, state: State) -> FencingToken:
 
 
 def tables_partition(state: State) -> None:
-    """TablesPartition: each slot is executing one running task or is free; each running task is on one slot."""
-    where: dict[int, str] = {}
+    """TablesPartition: each slot is executing one running task or is free; each running task is on its own slots; each
+    reserved task waits behind one of them, in the order of the tokens."""
+    where: dict[int, list[int]] = {}
+    waiting: list[int] = []
     for node in state.nodes.values():
+        busy = node.slots_free < node.slots
+        _require(
+            node.health is Health.UP or not busy, "TablesPartition", f"lost node {node.name} executes tasks"
+        )
+        here: dict[int, list[int]] = {}
         for slot, task_id in enumerate(node.executing):
-            if task_id is None:
-                continue
-            _require(
-                node.health is Health.UP, "TablesPartition", f"lost node {node.name} executes t{task_id}"
-            )
-            _require(task_id not in where, "TablesPartition", f"t{task_id} is on two slots")
-            where[task_id] = node.name
-            task = state.tasks.get(task_id)
-            attempt = None if task is None else task.current
-            _require(
-                attempt is not None
-                and (attempt.node, attempt.slot, attempt.incarnation) == (node.name, slot, node.incarnation),
-                "TablesPartition",
-                f"slot {slot} of {node.name} executes t{task_id}, whose record says otherwise: {task}",
-            )
+            if task_id is not None:
+                here.setdefault(task_id, []).append(slot)
+        for task_id, slots in here.items():
+            _require(task_id not in where, "TablesPartition", f"t{task_id} is on two nodes")
+            where[task_id] = slots
+            _check_place(state, node, slots, task_id)
+        waiting += _check_lines(state, node)
     running = [task.id for task in state.tasks.values() if task.state is TaskState.RUNNING]
     _require(sorted(running) == sorted(where), "TablesPartition", f"running {running}, on slots {where}")
+    reserved = [task.id for task in state.tasks.values() if task.state is TaskState.RESERVED]
+    _require(
+        sorted(reserved) == sorted(waiting), "TablesPartition", f"reserved {reserved}, waiting {waiting}"
+    )
+
+
+def _check_place(state: State, node: Node, slots: list[int], task_id: int) -> None:
+    task = state.tasks.get(task_id)
+    attempt = None if task is None else task.current
+    _require(
+        attempt is not None
+        and (attempt.node, attempt.incarnation) == (node.name, node.incarnation)
+        and task is not None
+        and list(attempt.slots) == slots
+        and len(slots) == task.spec.slots,
+        "TablesPartition",
+        f"slots {slots} of {node.name} are for t{task_id}, whose record says otherwise: {task}",
+    )
+
+
+def _check_lines(state: State, node: Node) -> list[int]:
+    """Check who waits on the slots of a node; returns them."""
+    if not node.reserved:
+        return []
+    fits = len(node.reserved) == node.slots and any(node.reserved)
+    _require(fits, "TablesPartition", f"{node.name} has the lines {node.reserved}")
+    for slot, line in enumerate(node.reserved):
+        if not line:
+            continue
+        head_id = node.executing[slot]
+        _require(head_id is not None, "TablesPartition", f"{line} wait for a free slot of {node.name}")
+        for task_id in line:
+            _check_place(state, node, [slot], task_id)
+        attempts = [state.tasks[task_id].attempts[-1] for task_id in (head_id or 0, *line)]
+        tokens = [attempt.token for attempt in attempts]
+        _require(tokens == sorted(set(tokens)), "TablesPartition", f"slot {slot} of {node.name} has {tokens}")
+        _require(
+            not attempts[0].extra_slots, "TablesPartition", f"{line} wait behind a task of several slots"
+        )
+        early = [attempt for attempt in attempts[1:] if attempt.occupied_at_ms]
+        _require(not early, "TablesPartition", f"{early} have not had their turn")
+    return [task_id for line in node.reserved for task_id in line]
 
 
 def tasks_conserved(state: State) -> None:
@@ -85,7 +127,7 @@ def tasks_conserved(state: State) -> None:
 
 def _check_task(task: Task) -> None:
     open_attempts = [attempt for attempt in task.attempts if attempt.outcome is None]
-    running = task.state is TaskState.RUNNING
+    running = task.state in (TaskState.RUNNING, TaskState.RESERVED)
     _require(
         open_attempts == ([task.attempts[-1]] if running else []),
         "TasksConserved",
@@ -95,7 +137,7 @@ def _check_task(task: Task) -> None:
         bool(task.finished_at_ms) <= task.state.terminal, "TasksConserved", f"t{task.id} is not over: {task}"
     )
     _require(
-        task.result is None or task.state is TaskState.SUCCEEDED,
+        task.result is None or task.state in (TaskState.SUCCEEDED, TaskState.FAILED),
         "TasksConserved",
         f"t{task.id} has a result and is {task.state.name}",
     )
@@ -133,15 +175,18 @@ def jobs_count(state: State) -> None:
         total = job.pending + job.running + job.succeeded + job.failed + job.cancelled
         kept = job.total - job.forgotten
         _require(total == job.total and kept == counted.total(), "JobsCount", f"{job} has {counted}")
+        pending = counted[TaskState.PENDING] + counted[TaskState.RESERVED]
         _require(
-            (job.pending, job.running) == (counted[TaskState.PENDING], counted[TaskState.RUNNING]),
+            (job.pending, job.running) == (pending, counted[TaskState.RUNNING]),
             "JobsCount",
             f"{job} has {counted}",
         )
         over = not job.pending and not job.running
         _require(bool(job.finished_at_ms) <= over, "JobsCount", f"{job} is not over")
         _require(
-            not job.stopping or not job.pending, "JobsCount", f"{job} is stopping with tasks in the queue"
+            not job.stopping or not counted[TaskState.PENDING],
+            "JobsCount",
+            f"{job} is stopping with tasks in the queue",
         )
 
 
@@ -154,24 +199,48 @@ def requests_indexed(state: State) -> None:
         _require(state.request(record.request_id) is record, "RequestsIndexed", record.request_id)
 
 
+def dependencies_unmet(state: State) -> None:
+    """DependenciesUnmet: only pending tasks wait, each for what is there and has not ended, and for nothing twice."""
+    for task in state.tasks.values():
+        _require(
+            not task.after or task.state is TaskState.PENDING,
+            "DependenciesUnmet",
+            f"t{task.id} waits: {task}",
+        )
+        for one in task.after:
+            if one.job:
+                job = state.jobs.get(one.target)
+                lasts = job is not None and bool(job.pending or job.running)
+            else:
+                target = state.tasks.get(one.target)
+                lasts = target is not None and not target.state.terminal
+            _require(lasts, "DependenciesUnmet", f"t{task.id} waits for {one}, which has ended")
+        wanted = {(one.job, one.target) for one in task.after}
+        _require(len(wanted) == len(task.after), "DependenciesUnmet", f"t{task.id} waits twice: {task.after}")
+
+
 def indexes_derived(state: State) -> None:
     """IndexesDerived: the orders and counts are exactly what the records give."""
-    fresh = Indexes()
+    fresh = Indexes(state.settings.ageing_ms)
     fresh.now_ms = state.cluster_time_ms
     for task in state.tasks.values():
         fresh.add_task(task)
     for node in state.nodes.values():
         fresh.add_node(node)
+        fresh.relabel(None, node)
     kept = state.indexes
-    for name in ("delayed", "run_deadlines", "ended"):
+    for name in ("delayed", "dependents", "queue_deadlines", "reserving", "run_deadlines", "unready"):
         _same(name, getattr(kept, name), getattr(fresh, name))
+    for ended_state, ended in fresh.ended.items():
+        _same(f"ended, {ended_state.name}", kept.ended[ended_state], ended)
     for mine, theirs, name in ((kept.queue, fresh.queue, "queue"),):
         _require(sorted(mine) == sorted(theirs), "IndexesDerived", f"{name}: {sorted(mine)}")
-        for kind, keys in mine.items():
-            _same(f"{name} of {kind}", keys, theirs[kind])
+        for wanted, keys in mine.items():
+            _same(f"{name} of {wanted}", keys, theirs[wanted])
     _require(sorted(kept.free) == sorted(fresh.free), "IndexesDerived", f"free: {sorted(kept.free)}")
     for kinds, ranked in kept.free.items():
         _same(f"free {kinds}", ranked, fresh.free[kinds])
+    _require(kept.labelled == fresh.labelled, "IndexesDerived", f"labelled: {kept.labelled}")
     for task_state in TaskState:
         _require(kept.count(task_state) == fresh.count(task_state), "IndexesDerived", task_state.name)
 

@@ -13,27 +13,43 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raftd.scheduler.attempts import occupy, vacate
+from raftd.scheduler.attempts import occupy, occupy_new, vacate
 from raftd.scheduler.cancellation import cancel, mark_stopping
 from raftd.scheduler.commands import (
     Batch,
     Cancel,
+    Expire,
+    ForgetNode,
     MarkStopping,
     MembershipChange,
     NodeLost,
     Occupy,
+    OccupyNew,
+    Purge,
     RecordBlob,
     RegisterNode,
+    Retry,
+    SetEligibility,
+    SetLabels,
+    SetSettings,
     Submit,
+    SubmitGraph,
     Vacate,
 )
+from raftd.scheduler.dependencies import settle
 from raftd.scheduler.directory import record_blob
 from raftd.scheduler.effects import Effect
+from raftd.scheduler.expiry import expire
+from raftd.scheduler.graphs import submit_graph
 from raftd.scheduler.membership import change_members, found
 from raftd.scheduler.model import MAX_TIME_MS, Genesis
+from raftd.scheduler.nodes import forget_node, set_eligibility, set_labels
+from raftd.scheduler.purge import purge
 from raftd.scheduler.registration import node_lost, register_node
 from raftd.scheduler.replies import Reply
+from raftd.scheduler.resubmission import retry
 from raftd.scheduler.retention import forget_old
+from raftd.scheduler.settings import set_settings
 from raftd.scheduler.state import State
 from raftd.scheduler.submission import submit
 from raftd.scheduler.turn import Turn
@@ -41,11 +57,20 @@ from raftd.scheduler.turn import Turn
 _RULES: dict[type, Callable[[Turn, Any], Reply]] = {
     RegisterNode: register_node,
     Submit: submit,
+    SubmitGraph: submit_graph,
+    Retry: retry,
+    Expire: expire,
+    Purge: purge,
     Occupy: occupy,
+    OccupyNew: occupy_new,
     Vacate: vacate,
     Cancel: cancel,
     MarkStopping: mark_stopping,
     NodeLost: node_lost,
+    ForgetNode: forget_node,
+    SetEligibility: set_eligibility,
+    SetLabels: set_labels,
+    SetSettings: set_settings,
     RecordBlob: record_blob,
 }
 
@@ -86,9 +111,13 @@ class StateMachine:
         state.advance_clock(min(header.cluster_time_ms, MAX_TIME_MS))
         turn = Turn(state, index, header.random_u64)
         first_new_task_id = state.next_task_id
-        replies = tuple([_RULES[type(command)](turn, command) for command in batch.commands])
+        replies = turn.replies
+        for command in batch.commands:
+            replies.append(_RULES[type(command)](turn, command))
+            if turn.ended:
+                settle(turn)
         forget_old(state, len(batch.commands), state.next_task_id - first_new_task_id)
-        return Outcome(replies, tuple(turn.effects))
+        return Outcome(tuple(replies), tuple(turn.effects))
 
     def apply_noop(self, index: int) -> Outcome:
         """Apply an entry that changes nothing here: a leader's first, or one in the place of a change that could not be
@@ -121,6 +150,7 @@ class StateMachine:
         self._advance(index)
         turn = Turn(self.state, index, 0)
         change_members(turn, changes, voters, learners, outgoing)
+        settle(turn)
         return Outcome((), tuple(turn.effects))
 
     def _advance(self, index: int) -> None:

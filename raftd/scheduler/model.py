@@ -19,42 +19,62 @@ MAX_DURATION_MS = 10 * 366 * 24 * 3600 * 1000
 
 
 class TaskState(IntEnum):
-    """Where a task is. The last three absorb (see ``transitions``)."""
+    """Where a task is (see ``transitions``)."""
 
     PENDING = 1
     RUNNING = 2
     SUCCEEDED = 3
     FAILED = 4
     CANCELLED = 5
+    RESERVED = 6
+    """An attempt of it, token and all, waits for its turn on a slot. People see such a task as pending."""
 
     @property
     def terminal(self) -> bool:
         """Whether the task has ended for good."""
-        return self >= TaskState.SUCCEEDED
+        return TaskState.SUCCEEDED <= self <= TaskState.CANCELLED
+
+    @property
+    def seen_as(self) -> TaskState:
+        """What people see, and what jobs count."""
+        return TaskState.PENDING if self is TaskState.RESERVED else self
 
 
 class AttemptOutcome(IntEnum):
     """How an attempt ended; what each costs the task is the table in ``transitions``."""
 
     SUCCEEDED = 1
-    FAILED = 2
-    """The task's own error."""
-    TIMED_OUT = 3
-    """Its run timeout passed."""
+    FAILED = 2  # the task's own error
+    TIMED_OUT = 3  # its run timeout passed
     CANCELLED = 4
-    CRASHED = 5
-    """The slot's process died under it."""
-    LOST = 6
-    """Its node was lost, or came back as a new incarnation."""
-    NOT_STARTED = 7
-    """The executor could not start it."""
+    CRASHED = 5  # the slot's process died under it
+    LOST = 6  # its node was lost, or came back as a new incarnation
+    NOT_STARTED = 7  # the executor could not start it
+    WITHDRAWN = 8  # it was taken back before its turn on its slot came
 
 
 class StopReason(IntEnum):
-    """Why a running attempt is asked to end."""
+    """Why an attempt is asked to end."""
 
     CANCELLED = 1
     TIMED_OUT = 2
+    DRAINED = 3  # its node is drained, and the deadline has passed
+    WITHDRAWN = 4
+    """It waits for its turn on a slot, and can run elsewhere now; one that has started goes on."""
+
+
+class Condition(IntEnum):
+    """What a task that comes after another needs of it: that it succeeds (or else it is cancelled), or that it ends."""
+
+    OK = 1
+    ANY = 2
+
+
+class Placement(IntEnum):
+    """Which of the nodes that could run a task gets it: the least busy or the busiest, so that others stay free."""
+
+    SPREAD = 1
+    BINPACK = 2
 
 
 class Health(IntEnum):
@@ -112,6 +132,10 @@ class TaskSpec:
         backoff_first_ms: the delay before the first retry; it doubles with each further one.
         backoff_max_ms: the longest delay before a retry.
         run_timeout_ms: how long one attempt may run; 0 = for ever.
+        queue_timeout_ms: how long after it may start it may wait for its first attempt; 0 = for ever.
+        delay_ms: how long it waits at least, from its submission.
+        require: labels that its node must have: name and value, sorted by name.
+        slots: of one node, that it occupies all at once.
     """
 
     kind: str
@@ -124,16 +148,28 @@ class TaskSpec:
     backoff_first_ms: int = 1_000
     backoff_max_ms: int = 60_000
     run_timeout_ms: int = 0
+    queue_timeout_ms: int = 0
+    delay_ms: int = 0
+    require: tuple[tuple[str, str], ...] = ()
+    slots: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """What must have ended before a task may start: a task, or every task of a job."""
+
+    target: int
+    job: bool = False
+    condition: Condition = Condition.OK
 
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
-    """A submission of many tasks, one for each index from first to last, both included."""
+    """A submission of many tasks, one for each index from first to last, both included; ``max_failures`` as a job's."""
 
     first_index: int
     last_index: int
     max_failures: int = 0
-    """0 = no limit; after so many failed tasks the rest of the job is cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +178,13 @@ class Attempt:
 
     Attributes:
         number: from 1.
-        occupied_at_ms: cluster time at which its Occupy was applied.
+        slot: whose process runs it.
+        occupied_at_ms: cluster time at which it became the head of its slot; 0 while it waits for its turn.
         started_at_ms: when the slot started it, by the node's clock; 0 until it has ended.
         ended_at_ms: when it ended: by the node's clock, or cluster time where the node is lost.
-        outcome: None while it runs.
+        outcome: None while it runs, or waits for its turn.
         stopping: why it has been asked to end, if it has been.
+        extra_slots: that it occupies beside ``slot``, ascending.
     """
 
     number: int
@@ -160,6 +198,12 @@ class Attempt:
     outcome: AttemptOutcome | None = None
     reason: str = ""
     stopping: StopReason | None = None
+    extra_slots: tuple[int, ...] = ()
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """Every slot that it occupies."""
+        return (self.slot, *self.extra_slots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +212,15 @@ class Task:
 
     Attributes:
         not_before_ms: a pending task waits at least until then.
-        attempts: the latest ones, oldest first, at most ``Settings.max_attempts_kept``; of a running task the last is
-            the current one.
+        attempts: the latest ones, oldest first, at most ``Settings.max_attempts_kept``; of a running or reserved task
+            the last is the current one.
         failures: attempts that ended by the task's own error or timeout; these use up ``spec.retries``.
         crashes: attempts that died with their slot or node; these have a limit of their own.
         returns: attempts that cost the task nothing (not started, or given back).
-        result: of the attempt that succeeded.
+        result: of the attempt that succeeded, or what the last one that failed says of its error.
         reason: why it failed or was cancelled.
         changed_index: log index of its last change.
+        after: what has not ended yet of what it comes after; a task that waits so is not in the queue.
     """
 
     id: int
@@ -194,25 +239,30 @@ class Task:
     reason: str
     finished_at_ms: int
     changed_index: int
+    after: tuple[Dependency, ...] = ()
 
     @property
     def current(self) -> Attempt | None:
-        """The attempt that runs now: the only authoritative one."""
-        return self.attempts[-1] if self.state is TaskState.RUNNING else None
+        """The attempt that runs now, or is the next of its slot: the only authoritative one."""
+        return self.attempts[-1] if self.state in (TaskState.RUNNING, TaskState.RESERVED) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An array of tasks; their ids are ``first_task_id`` to ``first_task_id + total - 1``.
+    """An array or a graph of tasks; their ids are ``first_task_id`` to ``first_task_id + total - 1``.
 
     Attributes:
+        kind: of every task of an array; empty for a graph.
+        max_failures: 0 = no limit; after so many failed tasks the rest is cancelled.
+        pending: reserved ones included.
         stopping: cancelled, or over its max_failures: nothing of it starts any more.
         forgotten: ended tasks whose records are gone; the counts still count them.
     """
 
     id: int
-    spec: TaskSpec
-    array: ArraySpec
+    name: str
+    kind: str
+    max_failures: int
     first_task_id: int
     total: int
     pending: int
@@ -228,7 +278,7 @@ class Job:
 
     @property
     def task_ids(self) -> range:
-        """The ids of its tasks, in the order of their array indices."""
+        """The ids of its tasks, in the order of their array indices, or of their places in the graph."""
         return range(self.first_task_id, self.first_task_id + self.total)
 
 
@@ -237,10 +287,14 @@ class Node:
     """An executor that has registered.
 
     Attributes:
-        labels: name and value, sorted by name.
+        labels: that it brings itself: name and value, sorted by name.
         kinds: the kinds of task it offers, sorted.
         role: of a member, what the membership says; of others, what they say.
         executing: for each slot the id of the task that occupies it, or None.
+        operator_labels: that were set from outside; they go before its own, and outlive its incarnations.
+        drain_deadline_ms: what still runs on a draining node then is put back in the queue; 0 = never.
+        reserved: for each slot the ids of the tasks that wait for their turn on it, the next one first; empty where
+            none wait on any.
     """
 
     name: str
@@ -254,11 +308,25 @@ class Node:
     eligibility: Eligibility
     executing: tuple[int | None, ...]
     changed_index: int
+    operator_labels: tuple[tuple[str, str], ...] = ()
+    drain_deadline_ms: int = 0
+    reserved: tuple[tuple[int, ...], ...] = ()
 
     @property
     def slots(self) -> int:
         """How many attempts it runs at a time."""
         return len(self.executing)
+
+    @property
+    def all_labels(self) -> tuple[tuple[str, str], ...]:
+        """Its own labels and those that were set from outside, which go before its own; sorted by name."""
+        merged = self.operator_labels and {**dict(self.labels), **dict(self.operator_labels)}
+        return tuple(sorted(merged.items())) if merged else self.labels
+
+    @property
+    def occupants(self) -> tuple[int, ...]:
+        """The tasks that occupy its slots, each once, by the first slot of each."""
+        return tuple(dict.fromkeys(task_id for task_id in self.executing if task_id is not None))
 
     @property
     def slots_free(self) -> int:
@@ -314,10 +382,8 @@ class Standing(IntEnum):
     """What a member counts for in the configuration in force."""
 
     VOTER = 1
-    LEARNER = 2
-    """It is sent the log and does not vote."""
-    LEAVING = 3
-    """It votes in the outgoing half of a joint configuration only, and leaves with it."""
+    LEARNER = 2  # is sent the log and does not vote
+    LEAVING = 3  # votes in the outgoing half of a joint configuration only, and leaves with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +425,11 @@ class Settings:
         tasks_kept: ended tasks whose records are kept.
         tasks_kept_ms: how long they are kept at most.
         crash_limit: so many crashes of its slot or node end a task.
+        ageing_ms: a task that has waited so much longer than another goes before it though its priority is lower by
+            one; 0 = never.
+        max_dependencies: of one task, what it comes after.
+        max_graph: tasks of one graph.
+        reserve_depth: attempts that may wait for their turn on one slot; 0 = none.
     """
 
     max_payload_bytes: int = 256 * 1024
@@ -372,3 +443,8 @@ class Settings:
     max_attempts_kept: int = 20
     crash_limit: int = 5
     lease_ms: int = 6_000
+    ageing_ms: int = 300_000
+    placement: Placement = Placement.SPREAD
+    max_dependencies: int = 1_000
+    max_graph: int = 10_000
+    reserve_depth: int = 8

@@ -6,7 +6,7 @@ what it holds is exact (no entries that are deleted later), so that it can be re
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -57,6 +57,23 @@ class OrderedKeys(Generic[K]):
             return False
         block = self._blocks[at]
         return block[bisect_left(block, key)] == key
+
+    def between(self, low: K, high: K) -> list[K]:
+        """The keys from ``low`` to ``high``, both included, ascending."""
+        found: list[K] = []
+        for at in range(bisect_left(self._lasts, low), len(self._blocks)):
+            block = self._blocks[at]
+            start, end = bisect_left(block, low), bisect_right(block, high)
+            found += block[start:end]
+            if end < len(block):
+                break
+        return found
+
+    def count_below(self, key: K) -> int:
+        """How many keys are smaller."""
+        at = bisect_left(self._lasts, key)
+        below = sum(map(len, self._blocks[:at]))
+        return below if at == len(self._blocks) else below + bisect_left(self._blocks[at], key)
 
     @property
     def first(self) -> K | None:

@@ -21,6 +21,7 @@ from raftd.scheduler.model import (
     Task,
     TaskState,
 )
+from raftd.scheduler.slots import line_of
 from raftd.scheduler.state import State
 
 MAX_SCANNED = 10_000
@@ -71,8 +72,16 @@ class TaskPage:
     next_after: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Jobs in the order of their ids; ``next_after`` as in ``TaskPage``."""
+
+    jobs: tuple[Job, ...]
+    next_after: int | None
+
+
 def executing(state: State) -> tuple[ExecutingRow, ...]:
-    """Every occupied slot, by node name and slot."""
+    """Every occupied slot, by node name and slot; a task of several slots is in each of them."""
     rows = []
     for name in sorted(state.nodes):
         for slot, task_id in enumerate(state.nodes[name].executing):
@@ -97,10 +106,10 @@ def nodes(state: State) -> tuple[Node, ...]:
 
 
 def counts(state: State) -> Counts:
-    """How many tasks are in each state."""
+    """How many tasks are in each state; a reserved one is pending to everybody but its executor."""
     count = state.indexes.count
     return Counts(
-        pending=count(TaskState.PENDING),
+        pending=state.indexes.pending_count,
         running=count(TaskState.RUNNING),
         succeeded=count(TaskState.SUCCEEDED),
         failed=count(TaskState.FAILED),
@@ -159,6 +168,17 @@ def task_page(
     return TaskPage(tuple(tasks), None)
 
 
+def job_page(state: State, *, after: int = 0, limit: int = 100, unfinished_only: bool = False) -> JobPage:
+    """The next jobs with ids above ``after``, of which, if so asked, something is pending or running."""
+    jobs: list[Job] = []
+    for scanned, candidate in enumerate(state.jobs.from_key(after + 1)):
+        if len(jobs) == limit or scanned == MAX_SCANNED:
+            return JobPage(tuple(jobs), candidate.id - 1)
+        if not unfinished_only or not candidate.finished_at_ms:
+            jobs.append(candidate)
+    return JobPage(tuple(jobs), None)
+
+
 def next_pending(state: State, limit: int) -> tuple[Task, ...]:
     """The first pending tasks: those that may start, in the order of the queue, then those that wait for their time."""
     heads: list[int] = []
@@ -172,11 +192,11 @@ def next_pending(state: State, limit: int) -> tuple[Task, ...]:
 
 def recently_ended(state: State, limit: int) -> tuple[Task, ...]:
     """The tasks that ended last, the latest first."""
-    return tuple(state.tasks[task_of(key)] for key in islice(reversed(state.indexes.ended), limit))
+    return tuple(state.tasks[task_of(key)] for key in islice(state.indexes.latest_ended(), limit))
 
 
 def assignment(task: Task) -> Assignment:
-    """What its node needs to run the current attempt of a running task."""
+    """What its node needs to run the current attempt of a running or reserved task."""
     attempt = task.attempts[-1]
     spec = task.spec
     return Assignment(
@@ -192,24 +212,35 @@ def assignment(task: Task) -> Assignment:
         array_index=task.array_index,
         job_id=task.job_id,
         stop=attempt.stopping,
+        extra_slots=attempt.extra_slots,
     )
 
 
 def assignments(state: State, name: str) -> tuple[Assignment, ...]:
-    """Everything that the node should be running, by slot; nothing for a node that is not there."""
+    """Everything that the node should be running, by slot, each followed by what waits for its turn there.
+
+    Nothing for a node that is not there.
+    """
     node = state.nodes.get(name)
     if node is None:
         return ()
-    return tuple(assignment(state.tasks[task_id]) for task_id in node.executing if task_id is not None)
+    return tuple(assignment(state.tasks[task_id]) for task_id in assigned(node))
+
+
+def assigned(node: Node) -> tuple[int, ...]:
+    """The tasks that are on the node, by slot, each once: what executes, and what waits for its turn."""
+    task_ids: dict[int, None] = {}
+    for slot, task_id in enumerate(node.executing):
+        if task_id is not None:
+            task_ids[task_id] = None
+            task_ids.update(dict.fromkeys(line_of(node, slot)))
+    return tuple(task_ids)
 
 
 def _candidates(state: State, first: int, states: Collection[TaskState]) -> Iterator[Task]:
     if states and all(wanted is TaskState.RUNNING for wanted in states):
         running = sorted(
-            task_id
-            for node in state.nodes.values()
-            for task_id in node.executing
-            if task_id is not None and task_id >= first
+            task_id for node in state.nodes.values() for task_id in node.occupants if task_id >= first
         )
         return (state.tasks[task_id] for task_id in running)
     return state.tasks.from_key(first)

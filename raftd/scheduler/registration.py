@@ -12,16 +12,14 @@ from raftd.scheduler.attempts import end_attempt
 from raftd.scheduler.commands import NodeLost, RegisterNode
 from raftd.scheduler.directory import forget_holder
 from raftd.scheduler.effects import NodeChange
+from raftd.scheduler.limits import MAX_KIND_CHARS, MAX_LABELS, MAX_SLOTS
 from raftd.scheduler.model import AttemptOutcome, Eligibility, Health, Node
 from raftd.scheduler.replies import Lost, Refused, Registered, Reply
 from raftd.scheduler.state import State
-from raftd.scheduler.submission import MAX_KIND_CHARS
 from raftd.scheduler.turn import Turn
 
 MAX_NAME_CHARS = 64
-MAX_SLOTS = 1_024
 MAX_KINDS = 256
-MAX_LABELS = 64
 MAX_TEXT_CHARS = 256
 _MAX_U64 = (1 << 64) - 1
 
@@ -55,10 +53,12 @@ def register_node(turn: Turn, command: RegisterNode) -> Reply:
         kinds=kinds,
         address=command.address,
         health=Health.UP,
-        # Whether a node takes work is the operator's word, not the process's: it outlives a restart.
+        # What an operator said of a node is not the process's to say: it outlives a restart.
         eligibility=Eligibility.READY if old is None else old.eligibility,
         executing=(None,) * command.slots,
         changed_index=turn.index,
+        operator_labels=() if old is None else old.operator_labels,
+        drain_deadline_ms=0 if old is None else old.drain_deadline_ms,
     )
     state.put_node(node)
     turn.node_changed(NodeChange.UP, node)
@@ -76,7 +76,9 @@ def node_lost(turn: Turn, command: NodeLost) -> Reply:
         return Refused(
             "incarnation_lost", f"node {command.name!r} is not up as incarnation {command.incarnation}"
         )
-    lost = replace(node, health=Health.LOST, executing=(None,) * node.slots, changed_index=turn.index)
+    lost = replace(
+        node, health=Health.LOST, executing=(None,) * node.slots, reserved=(), changed_index=turn.index
+    )
     turn.state.put_node(lost)
     turn.node_changed(NodeChange.LOST, lost)
     ended = _end_all(turn, node, f"node {node.name} was lost")
@@ -92,14 +94,16 @@ def forget(turn: Turn, node: Node) -> None:
 
 
 def _end_all(turn: Turn, node: Node, reason: str) -> int:
-    """End what the incarnation ran; its slots are free already. Returns how many attempts that were."""
-    ended = 0
-    for task_id in node.executing:
-        if task_id is not None:
-            # Read now: the end of an earlier one may have stopped their job.
-            end_attempt(turn, turn.state.tasks[task_id], AttemptOutcome.LOST, reason)
-            ended += 1
-    return ended
+    """End what the incarnation ran, and what waited for its turn there; its slots are free already.
+
+    Returns:
+        How many attempts that were.
+    """
+    task_ids = (*node.occupants, *(task_id for line in node.reserved for task_id in line))
+    for task_id in task_ids:
+        # Read now: the end of an earlier one may have stopped their job.
+        end_attempt(turn, turn.state.tasks[task_id], AttemptOutcome.LOST, reason)
+    return len(task_ids)
 
 
 def _refuse_form(command: RegisterNode) -> Refused | None:

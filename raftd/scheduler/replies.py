@@ -105,4 +105,54 @@ class Recorded:
     holders: tuple[str, ...]
 
 
-Reply: TypeAlias = Refused | Registered | Accepted | Occupied | Vacated | Cancelled | Marked | Lost | Recorded
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The task has failed: nothing started it in time."""
+
+    task_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """Records that are gone, and, by the id that was named, why others are not."""
+
+    count: int
+    refused: tuple[tuple[str, Refused], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSet:
+    """The node is as it was asked to be; so many attempts are on its slots still."""
+
+    name: str
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeForgotten:
+    """Nothing is known of the node any more."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsSet:
+    """The settings are as they were asked to be."""
+
+
+Reply: TypeAlias = (
+    Refused
+    | Registered
+    | Accepted
+    | Occupied
+    | Vacated
+    | Cancelled
+    | Marked
+    | Lost
+    | Recorded
+    | Expired
+    | Purged
+    | NodeSet
+    | NodeForgotten
+    | SettingsSet
+)

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Iterator, Sequence
 
-from raftd.scheduler.commands import Submit
-from raftd.scheduler.model import ArraySpec, RequestRecord, Settings, TaskSpec
+from raftd.scheduler.commands import GraphTask, Retry, Submit, SubmitGraph
+from raftd.scheduler.model import ArraySpec, Dependency, RequestRecord, Settings, TaskSpec
 from raftd.scheduler.replies import Accepted, Refused
 
 MAX_REQUEST_ID_CHARS = 128
@@ -31,32 +32,74 @@ def created_ms(request_id: str) -> int:
     return int(match.group(1), 16) if match else 0
 
 
-def request_digest(spec: TaskSpec, array: ArraySpec | None) -> bytes:
+def request_digest(spec: TaskSpec, array: ArraySpec | None = None, after: Sequence[Dependency] = ()) -> bytes:
     """What the request asks for, in a few bytes: equal for equal requests, on every node and in every process."""
-    digest = hashlib.sha256()
-    numbers = (spec.priority, spec.retries, spec.backoff_first_ms, spec.backoff_max_ms, spec.run_timeout_ms)
-    parts: list[str] = [spec.kind, spec.name, str(len(spec.args)), *spec.args, str(len(spec.env))]
-    for name, value in spec.env:
-        parts += (name, value)
-    parts += map(str, numbers)
+    parts: list[str | bytes] = ["submit", *_spec_parts(spec), *_dependency_parts(after)]
     if array is not None:
         parts += (str(array.first_index), str(array.last_index), str(array.max_failures))
+    return _digest(parts)
+
+
+def graph_digest(name: str, tasks: Sequence[GraphTask], max_failures: int) -> bytes:
+    """The same for a graph of tasks."""
+    parts: list[str | bytes] = ["graph", name, str(max_failures)]
+    for task in tasks:
+        parts += (*_spec_parts(task.spec), *_dependency_parts(task.after_others), str(len(task.after)))
+        for edge in task.after:
+            parts += (str(edge.position), str(int(edge.condition)))
+    return _digest(parts)
+
+
+def retry_digest(task_id: int) -> bytes:
+    """The same for the retry of an ended task."""
+    return _digest(["retry", str(task_id)])
+
+
+def _spec_parts(spec: TaskSpec) -> Iterator[str | bytes]:
+    yield from (spec.kind, spec.name, str(len(spec.args)), *spec.args)
+    for pairs in (spec.env, spec.require):
+        yield str(len(pairs))
+        for pair in pairs:
+            yield from pair
+    yield from map(
+        str,
+        (
+            spec.priority,
+            spec.retries,
+            spec.backoff_first_ms,
+            spec.backoff_max_ms,
+            spec.run_timeout_ms,
+            spec.queue_timeout_ms,
+            spec.delay_ms,
+            spec.slots,
+        ),
+    )
+    yield spec.payload
+
+
+def _dependency_parts(after: Sequence[Dependency]) -> Iterator[str]:
+    yield str(len(after))
+    for one in after:
+        yield from (str(one.target), str(int(one.job)), str(int(one.condition)))
+
+
+def _digest(parts: Iterable[str | bytes]) -> bytes:
+    digest = hashlib.sha256()
     for part in parts:
         # The length in front: ["ab", "c"] and ["a", "bc"] are two requests.
-        encoded = part.encode()
+        encoded = part if isinstance(part, bytes) else part.encode()
         digest.update(b"%d:" % len(encoded))
         digest.update(encoded)
-    digest.update(spec.payload)
     return digest.digest()[:DIGEST_BYTES]
 
 
-def expires_at_ms(command: Submit, now_ms: int, settings: Settings) -> int:
+def expires_at_ms(command: Submit | SubmitGraph | Retry, now_ms: int, settings: Settings) -> int:
     """Until when the record of this request is kept: no sooner than its id is refused for its age."""
     return max(now_ms, command.created_ms) + settings.request_retention_ms
 
 
 def judge(
-    command: Submit, known: RequestRecord | None, now_ms: int, settings: Settings
+    command: Submit | SubmitGraph | Retry, known: RequestRecord | None, now_ms: int, settings: Settings
 ) -> Accepted | Refused | None:
     """The answer to a request that is known or out of time; None where it is new."""
     if known is not None:

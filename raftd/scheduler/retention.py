@@ -28,25 +28,26 @@ def forget_old(state: State, commands_count: int, created_count: int) -> None:
 
 
 def _forget_tasks(state: State, budget: int) -> None:
-    ended, settings = state.indexes.ended, state.settings
-    while budget and (key := ended.first) is not None:
-        too_many = len(ended) > settings.tasks_kept
+    indexes, settings = state.indexes, state.settings
+    while budget and (key := indexes.first_ended) is not None:
+        too_many = indexes.ended_count > settings.tasks_kept
         too_old = state.cluster_time_ms - order_of(key) > settings.tasks_kept_ms
         if not too_many and not too_old:
             return
-        task = state.tasks[task_of(key)]
-        state.forget_task(task)
-        if task.job_id is not None:
-            _forget_in_job(state, task, task.job_id)
+        forget_task(state, state.tasks[task_of(key)])
         budget -= 1
 
 
-def _forget_in_job(state: State, task: Task, job_id: int) -> None:
-    job = state.jobs[job_id]
+def forget_task(state: State, task: Task) -> None:
+    """Forget the record of an ended task, and with the last one of a job that of the job."""
+    state.forget_task(task)
+    if task.job_id is None:
+        return
+    job = state.jobs[task.job_id]
     if job.forgotten + 1 == job.total:
-        state.jobs.remove(job_id)
+        state.jobs.remove(job.id)
     else:
-        state.jobs.put(job_id, replace(job, forgotten=job.forgotten + 1))
+        state.jobs.put(job.id, replace(job, forgotten=job.forgotten + 1))
 
 
 def _forget_requests(state: State, budget: int) -> None:

@@ -110,7 +110,7 @@ class State:
         self.tasks: Table[Task] = Table()
         self.requests: Table[RequestRecord] = Table()
         self.blobs: Table[BlobRecord] = Table(shift=_DIGEST_BITS - 8)
-        self.indexes = Indexes()
+        self.indexes = Indexes(self.settings.ageing_ms)
         self._request_numbers: dict[str, int] = {}
 
     @property
@@ -143,6 +143,11 @@ class State:
         self.tasks.put(new.id, new)
         self.indexes.add_task(new)
 
+    def meet_dependency(self, new: Task, target: int, job: bool) -> None:
+        """Put a waiting task's new record, which does not name this one any more, in the place of the old."""
+        self.tasks.put(new.id, new)
+        self.indexes.met(new, target, job)
+
     def forget_task(self, task: Task) -> None:
         """Drop the record of an ended task."""
         self.indexes.remove_task(task)
@@ -155,6 +160,14 @@ class State:
             self.indexes.remove_node(old)
         self.nodes[node.name] = node
         self.indexes.add_node(node)
+        if old is None or old.labels is not node.labels or old.operator_labels is not node.operator_labels:
+            self.indexes.relabel(old, node)
+
+    def change_settings(self, settings: Settings) -> None:
+        """Put other settings in the place of the old."""
+        ageing_ms, self.settings = self.settings.ageing_ms, settings
+        if settings.ageing_ms != ageing_ms:
+            self.indexes.rebuild_queue(settings.ageing_ms, self.tasks)
 
     def member(self, store_id: int) -> MemberRecord | None:
         """The member of this store, or None."""
@@ -167,6 +180,7 @@ class State:
     def forget_node(self, node: Node) -> None:
         """Drop the record of a node that executes nothing."""
         self.indexes.remove_node(node)
+        self.indexes.relabel(node, None)
         del self.nodes[node.name]
 
     def request(self, request_id: str) -> RequestRecord | None:

@@ -10,8 +10,10 @@ used up so far.
   have a limit of their own, so that a task that takes down what runs it ends, and an unlucky one is not blamed. A lost
   node counts as a crash: from outside, a node that a task killed and a node that was cut off look the same.
 - What never began, or was given back unasked, is a *return* and costs nothing but a short wait.
+- What was reserved and is withdrawn, or goes with its node before its turn, costs nothing at all.
 - An attempt that was asked to stop ends as that says, whatever the executor reports, but for one case: if it had
-  succeeded before the request reached it, the success stands, for its work is done and its result is there.
+  succeeded before the request reached it, the success stands, for its work is done and its result is there. One that
+  was stopped because its node is drained costs nothing and goes back to the queue at once.
 """
 
 from __future__ import annotations
@@ -25,7 +27,20 @@ from raftd.scheduler.model import AttemptOutcome, StopReason, Task, TaskState
 
 MOVES: Mapping[TaskState, tuple[TaskState, ...]] = MappingProxyType(
     {
-        TaskState.PENDING: (TaskState.RUNNING, TaskState.CANCELLED),
+        TaskState.PENDING: (
+            TaskState.RUNNING,
+            TaskState.RESERVED,
+            TaskState.FAILED,  # its queue timeout
+            TaskState.CANCELLED,
+        ),
+        # Its end can be told before the end of the one whose turn was before it.
+        TaskState.RESERVED: (
+            TaskState.PENDING,
+            TaskState.RUNNING,
+            TaskState.SUCCEEDED,
+            TaskState.FAILED,
+            TaskState.CANCELLED,
+        ),
         TaskState.RUNNING: (
             TaskState.PENDING,
             TaskState.SUCCEEDED,
@@ -59,6 +74,7 @@ CHARGES: Mapping[AttemptOutcome, Charge] = MappingProxyType(
         AttemptOutcome.CRASHED: Charge.CRASH,
         AttemptOutcome.LOST: Charge.CRASH,
         AttemptOutcome.NOT_STARTED: Charge.RETURN,
+        AttemptOutcome.WITHDRAWN: Charge.NOTHING,
     }
 )
 """What each outcome costs an attempt that nobody had asked to stop."""
@@ -83,7 +99,7 @@ class Settlement:
 
 
 def settle(task: Task, outcome: AttemptOutcome, reason: str, crash_limit: int, random_u64: int) -> Settlement:
-    """Decide what becomes of a running task whose current attempt ended with this outcome.
+    """Decide what becomes of a running or reserved task whose current attempt ended with this outcome.
 
     Args:
         random_u64: the entry's; spreads retries that fall due together.
@@ -93,9 +109,17 @@ def settle(task: Task, outcome: AttemptOutcome, reason: str, crash_limit: int, r
         return Settlement(TaskState.SUCCEEDED, Charge.NOTHING, 0, "")
     if attempt.stopping is StopReason.CANCELLED:
         return Settlement(TaskState.CANCELLED, Charge.NOTHING, 0, attempt.reason or reason)
+    if attempt.stopping is StopReason.DRAINED:
+        # Asked to go, and not by its own fault: whatever its end looks like is no word about the task.
+        return Settlement(TaskState.PENDING, Charge.NOTHING, 0, "")
     if attempt.stopping is StopReason.TIMED_OUT:
         outcome = AttemptOutcome.TIMED_OUT
+    if outcome is AttemptOutcome.LOST and task.state is TaskState.RESERVED:
+        # Its turn had not come, as far as the record knows: whatever took the node down, it was not to blame.
+        return Settlement(TaskState.PENDING, Charge.NOTHING, 0, "")
     charge = CHARGES[outcome]
+    if charge is Charge.NOTHING:
+        return Settlement(TaskState.PENDING, charge, 0, "")
     if charge is Charge.FAILURE:
         failures = task.failures + 1
         if failures > task.spec.retries:

@@ -15,13 +15,20 @@ from raftd.scheduler.effects import (
     TaskChanged,
 )
 from raftd.scheduler.model import Job, Node, Task, TaskState
+from raftd.scheduler.replies import Reply
 from raftd.scheduler.state import State
 
 
 class Turn:
-    """The work on one entry."""
+    """The work on one entry.
 
-    __slots__ = ("effects", "index", "now_ms", "random_u64", "state")
+    Attributes:
+        ended: tasks and jobs that have ended, and whose dependents are to be told after the command
+            (``dependencies.settle``).
+        replies: to the commands before the one that is being applied.
+    """
+
+    __slots__ = ("effects", "ended", "index", "now_ms", "random_u64", "replies", "state")
 
     def __init__(self, state: State, index: int, random_u64: int) -> None:
         self.state = state
@@ -29,10 +36,14 @@ class Turn:
         self.now_ms = state.cluster_time_ms
         self.random_u64 = random_u64
         self.effects: list[Effect] = []
+        self.ended: list[Task | Job] = []
+        self.replies: list[Reply] = []
 
     def task_changed(self, change: TaskChange, task: Task, node: str = "", message: str = "") -> None:
         """Say that a task is now so."""
         self.effects.append(TaskChanged(self.index, self.now_ms, change, task, node, message))
+        if task.state.terminal and self.state.indexes.dependents:
+            self.ended.append(task)
 
     def node_changed(self, change: NodeChange, node: Node) -> None:
         """Say that a node is now so."""
@@ -41,10 +52,15 @@ class Turn:
     def job_changed(self, change: JobChange, job: Job) -> None:
         """Say that a job is now so."""
         self.effects.append(JobChanged(self.index, self.now_ms, change, job))
+        if change is JobChange.FINISHED and self.state.indexes.dependents:
+            self.ended.append(job)
 
     def count_in_job(self, job_id: int, left: TaskState, entered: TaskState, count: int = 1) -> Job:
         """So many tasks of a job went from one state to another; says so when the job has ended by it."""
         job = self.state.jobs[job_id]
+        left, entered = left.seen_as, entered.seen_as
+        if left is entered:
+            return job
         pending, running, succeeded, failed, cancelled = (
             before + count * ((state is entered) - (state is left))
             for state, before in zip(_COUNTED, _counts(job), strict=True)
@@ -52,8 +68,9 @@ class Turn:
         finished = not pending and not running
         job = Job(
             job.id,
-            job.spec,
-            job.array,
+            job.name,
+            job.kind,
+            job.max_failures,
             job.first_task_id,
             job.total,
             pending,

@@ -1,8 +1,8 @@
 """The Admin service of a member: who it is, what its core knows, who leads, and changes of the members.
 
 What may live here: reading this node, and handing an operator's wishes on (its cuts are ``services.faults``'). What an
-operator asks when there is no leader is answered here; changes of the membership and of the leadership are the
-leader's, to whom they are forwarded, once.
+operator asks when there is no leader is answered here; changes of the membership, of the leadership, of nodes and of
+settings are the leader's, to whom they are forwarded, once.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from raftd.raft.ready import Status
 from raftd.raft.types import Snapshot
 from raftd.services.faults import FaultControl
 from raftd.services.forwarding import Forwarder
+from raftd.services.operations import Operations
 from raftd.services.status import Context, remaining_s, served
 from raftd.transport.base import LocalNode, hex_id
 from raftd.transport.faults import FaultTable
@@ -109,6 +110,7 @@ class AdminService(FaultControl):
         faults: the cuts in force.
         control: changes the membership and the leadership, on the leader.
         snapshots: takes snapshots.
+        operations: carries out what an operator says of nodes and settings, on the leader.
         forwarder: the way to the leader.
     """
 
@@ -125,6 +127,7 @@ class AdminService(FaultControl):
         faults: FaultTable,
         control: MembershipControl,
         snapshots: Snapshotting,
+        operations: Operations,
         forwarder: Forwarder,
     ) -> None:
         super().__init__(faults, lambda: {node.name for node in members.everybody()})
@@ -137,6 +140,7 @@ class AdminService(FaultControl):
         self._facts = facts
         self._control = control
         self._snapshots = snapshots
+        self._operations = operations
         self._forwarder = forwarder
 
     @served
@@ -291,6 +295,49 @@ class AdminService(FaultControl):
             return pb.TransferLeadershipResponse(leader=leader, term=term)
 
         return await self._on_leader("TransferLeadership", request, context, local)
+
+    @served
+    async def SetEligibility(
+        self, request: pb.SetEligibilityRequest, context: Context
+    ) -> pb.SetEligibilityResponse:
+        """Say whether a node takes new attempts; see admin.proto."""
+
+        async def local() -> pb.SetEligibilityResponse:
+            return await self._operations.set_eligibility(request, remaining_s(context))
+
+        return await self._on_leader("SetEligibility", request, context, local)
+
+    @served
+    async def SetLabels(self, request: pb.SetLabelsRequest, context: Context) -> pb.SetLabelsResponse:
+        """Set labels of a node, and take labels back; see admin.proto."""
+
+        async def local() -> pb.SetLabelsResponse:
+            return await self._operations.set_labels(request, remaining_s(context))
+
+        return await self._on_leader("SetLabels", request, context, local)
+
+    @served
+    async def ForgetNode(self, request: pb.ForgetNodeRequest, context: Context) -> pb.ForgetNodeResponse:
+        """Drop the record of a node that will not come back; see admin.proto."""
+
+        async def local() -> pb.ForgetNodeResponse:
+            return await self._operations.forget_node(request, remaining_s(context))
+
+        return await self._on_leader("ForgetNode", request, context, local)
+
+    @served
+    async def SetSettings(self, request: pb.SetSettingsRequest, context: Context) -> pb.SetSettingsResponse:
+        """Change replicated settings; see admin.proto."""
+
+        async def local() -> pb.SetSettingsResponse:
+            return await self._operations.set_settings(request, remaining_s(context))
+
+        return await self._on_leader("SetSettings", request, context, local)
+
+    @served
+    async def GetSettings(self, request: pb.GetSettingsRequest, context: Context) -> pb.GetSettingsResponse:
+        """The replicated settings in force, with their defaults and limits."""
+        return await self._forwarder.read_here(context, self._operations.settings)
 
     @served
     async def TakeSnapshot(

@@ -1,4 +1,5 @@
-"""What `raftctl status` shows, put together from the applied state, the core's status and the attached executors.
+"""What `raftctl status` and `raftctl task explain` show, put together from the applied state, the core's status and the
+attached executors.
 
 What may live here: reading; one function a table.
 """
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 from raftd.codec.api import encode_page, task_words
 from raftd.codec.attach import encode_token, task_name
+from raftd.codec.explanation import encode_explanation
 from raftd.node.clock import ClusterClock
 from raftd.node.members import Members
 from raftd.node.node import Node
@@ -18,7 +20,8 @@ from raftd.pb import scheduler_pb2 as pb
 from raftd.raft.ready import Status
 from raftd.raft.types import Role
 from raftd.scheduler import queries
-from raftd.scheduler.model import Eligibility, Health, NodeRole
+from raftd.scheduler.explain import explain
+from raftd.scheduler.model import Eligibility, Health, NodeRole, Task
 from raftd.scheduler.model import Node as Executor
 from raftd.scheduler.state import State
 
@@ -102,6 +105,18 @@ class ClusterView:
             next_pending=encode_page(queries.next_pending(state, recent_count), LIST_BYTES)[0],
             recent=encode_page(queries.recently_ended(state, recent_count), LIST_BYTES)[0],
         )
+
+    def explanation(self, task: Task, stale: bool) -> pb.ExplainResponse:
+        """Why a task is where it is. A leader knows which executors it cannot tell anything."""
+        state, silent = self._state(), frozenset[str]()
+        if self._status().role is Role.LEADER:
+            sessions = {name: self._sessions.session(name) for name in state.nodes}
+            silent = frozenset(
+                name for name, session in sessions.items() if session is None or not session.attached
+            )
+        response = encode_explanation(explain(state, task, self._cluster_clock.now_ms(), silent))
+        response.read.CopyFrom(self.read_info(stale))
+        return response
 
     def _reachable(self, status: Status) -> frozenset[int]:
         """The stores that this node knows to be alive: a leader those it heard lately, another only itself.
@@ -205,6 +220,9 @@ class ClusterView:
             row.slots = node.slots
             row.slots_free = node.slots_free
             row.kinds.extend(node.kinds)
+            row.labels.update(dict(node.all_labels))
+            row.drain_deadline_ms = node.drain_deadline_ms
+            row.reserved = sum(map(len, node.reserved))
         return row
 
 

@@ -8,67 +8,55 @@ reads are answered by whoever is asked.
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from raftd.codec.api import (
-    decode_submission,
-    encode_change,
+    decode_purge,
+    decode_states,
     encode_job,
     encode_page,
+    encode_purge_reply,
     encode_refusal,
-    encode_submit_reply,
+    encode_state,
     encode_task,
 )
 from raftd.codec.attach import decode_up, encode_down, parse_id
-from raftd.errors import InvalidRequest, JobNotFound, RaftdError, TaskNotFound, Unavailable
+from raftd.errors import InvalidRequest, JobNotFound, TaskNotFound, Unavailable
 from raftd.node.clock import Clock
-from raftd.node.history import Changed, History, Page
+from raftd.node.history import History
 from raftd.node.node import Node
 from raftd.node.sessions import Sessions
 from raftd.pb import scheduler_pb2 as pb
 from raftd.pb.scheduler_pb2_grpc import SchedulerServicer
 from raftd.scheduler import commands, queries
 from raftd.scheduler.attach import AttachDown, AttachUp
-from raftd.scheduler.effects import JobChanged, TaskChanged
-from raftd.scheduler.model import Task, TaskState
+from raftd.scheduler.model import Task
 from raftd.scheduler.replies import Cancelled, Refused, Reply
 from raftd.scheduler.state import State
 from raftd.services.cluster_view import ClusterView
 from raftd.services.forwarding import Forwarder
 from raftd.services.logs import LogsReader
-from raftd.services.status import Context, refuse, remaining_s, served
+from raftd.services.status import Context, remaining_s, served
+from raftd.services.submissions import SERVICE, ArgumentCheck, Submissions
+from raftd.services.watching import wanted, watch_responses
 from raftd.transport.base import caller_identity
 from raftd.transport.faults import FaultTable
 from raftd.transport.guard import StreamGuard
 
-SERVICE = "/raftd.v1.Scheduler/"
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
 PAGE_BYTES = 2 * 1024 * 1024
 """A page ends with the task that reaches this, so that it fits in a message however large the tasks are."""
 MAX_RECENT = 100
 WATCH_PAGE = 500
-WATCH_BYTES = 1024 * 1024
-"""A message of changes ends with the change that reaches this: an array of tasks is one entry of many changes."""
-MAX_SUBMISSIONS = 10_000
-MAX_TASKS = 20_000
-"""Of one call, arrays counted out: all of them are checked in one go here, and applied in one go on every node."""
 MAX_CANCELS = 10_000
-CHECKS_IN_ONE_GO = 256
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
-
-
-class ArgumentCheck(Protocol):
-    """The kinds' own checks of their arguments (``raftd.tasks.registry``)."""
-
-    def __call__(self, kind: str, args: tuple[str, ...]) -> None:
-        """Raises ``InvalidArguments``; a kind that is not known here passes, for the cluster decides."""
 
 
 class SchedulerService(SchedulerServicer):
@@ -82,7 +70,7 @@ class SchedulerService(SchedulerServicer):
         view: puts Status together.
         forwarder: takes what needs the leader to it.
         logs: captured output, here or on other nodes.
-        check: refuses bad arguments before they reach the log.
+        check: see ``Submissions``.
         faults: injected cuts, for the Attach streams.
         clock: time.
         members_name: the name of a store id, or empty.
@@ -110,7 +98,7 @@ class SchedulerService(SchedulerServicer):
         self._view = view
         self._forwarder = forwarder
         self._logs = logs
-        self._check = check
+        self._submissions = Submissions(node, state, forwarder, check, clock)
         self._faults = faults
         self._clock = clock
         self._leader_name = leader_name
@@ -120,76 +108,30 @@ class SchedulerService(SchedulerServicer):
     @served
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitResponse:
         """Accept a batch of submissions; see scheduler.proto."""
-        if not request.submissions:
-            raise InvalidRequest("nothing was submitted")
-        if len(request.submissions) > MAX_SUBMISSIONS:
-            raise InvalidRequest(
-                f"{len(request.submissions)} submissions in one call; the limit is {MAX_SUBMISSIONS}"
+        return await self._submissions.submit(request, context)
+
+    @served
+    async def SubmitGraph(self, request: pb.SubmitGraphRequest, context: Context) -> pb.SubmitGraphResponse:
+        """Accept a graph of tasks."""
+        return await self._submissions.submit_graph(request, context)
+
+    @served
+    async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryResponse:
+        """Submit ended tasks once more."""
+        return await self._submissions.retry(request, context)
+
+    @served
+    async def Purge(self, request: pb.PurgeRequest, context: Context) -> pb.PurgeResponse:
+        """Forget ended tasks before their time."""
+        command = decode_purge(request)
+
+        async def local() -> pb.PurgeResponse:
+            (reply,) = await self._node.propose(
+                (command,), timeout=remaining_s(context), size_bytes=request.ByteSize() + 64
             )
-        if (count := sum(map(self._task_count, request.submissions))) > MAX_TASKS:
-            raise InvalidRequest(
-                f"{count} tasks in one call; the limit is {MAX_TASKS}", try_="submit in parts"
-            )
-        for submission in request.submissions:
-            if not submission.request_id:
-                # Made before it is forwarded, so that both nodes speak of the same request.
-                submission.request_id = f"{self._clock.wall_ms():012x}-{secrets.token_hex(10)}"
+            return encode_purge_reply(reply)
 
-        async def local() -> pb.SubmitResponse:
-            return await self._submit(request, context)
-
-        return await self._forwarder.leader_or_forward(SERVICE + "Submit", request, context, local)
-
-    async def _submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitResponse:
-        """Propose what passes its check; every submission gets its own answer, in its place."""
-        answers: list[pb.SubmitReply | None] = []
-        submits: list[commands.Submit] = []
-        size = request.ByteSize()
-        for submission in request.submissions:
-            count = self._task_count(submission)
-            size += 64 * count
-            try:
-                command = decode_submission(submission, submission.request_id)
-                await self._check_arguments(command)
-            except RaftdError as error:
-                answers.append(
-                    pb.SubmitReply(request_id=submission.request_id, refusal=encode_refusal(refuse(error)))
-                )
-            else:
-                answers.append(None)
-                submits.append(command)
-        replies: tuple[Reply, ...] = ()
-        if submits:
-            replies = await self._node.propose(submits, timeout=remaining_s(context), size_bytes=size)
-        following = iter(zip(submits, replies, strict=True))
-        response = pb.SubmitResponse()
-        for answer in answers:
-            if answer is not None:
-                response.replies.append(answer)
-            else:
-                command, reply = next(following)
-                response.replies.append(encode_submit_reply(command.request_id, reply))
-        return response
-
-    def _task_count(self, submission: pb.Submission) -> int:
-        """How many tasks it would become; of an array that is refused for its size, one refusal."""
-        if not submission.HasField("array"):
-            return 1
-        count = submission.array.last_index - submission.array.first_index + 1
-        return count if 0 < count <= self._state().settings.max_array else 1
-
-    async def _check_arguments(self, command: commands.Submit) -> None:
-        spec, array = command.spec, command.array
-        if array is None or not any("{}" in arg for arg in spec.args):
-            self._check(spec.kind, spec.args)
-            return
-        limit = self._state().settings.max_array
-        if not 0 <= array.last_index - array.first_index < limit:
-            return  # the state machine refuses it, with the limit in its message
-        for index in range(array.first_index, array.last_index + 1):
-            if index % CHECKS_IN_ONE_GO == 0:
-                await asyncio.sleep(0)  # peers must not wait for it
-            self._check(spec.kind, tuple(arg.replace("{}", str(index)) for arg in spec.args))
+        return await self._forwarder.leader_or_forward(SERVICE + "Purge", request, context, local)
 
     @served
     async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
@@ -240,15 +182,30 @@ class SchedulerService(SchedulerServicer):
         return await self._read(request.options, context, local)
 
     @served
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        """A page of jobs, in the order of their ids."""
+        size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
+        after = parse_id(request.page_token, "j") if request.page_token else 0
+
+        def local() -> pb.ListJobsResponse:
+            page = queries.job_page(
+                self._state(), after=after, limit=size, unfinished_only=request.unfinished
+            )
+            return pb.ListJobsResponse(
+                jobs=[encode_job(job) for job in page.jobs],
+                next_page_token=f"j{page.next_after}" if page.next_after else "",
+                read=self._view.read_info(request.options.stale),
+            )
+
+        return await self._read(request.options, context, local)
+
+    @served
     async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
         """A page of whole tasks, in the order of their ids; it may hold fewer than were asked for."""
         size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
         after = parse_id(request.page_token, "t") if request.page_token else 0
         job_id = parse_id(request.job_id, "j") if request.job_id else None
-        try:
-            states = frozenset(TaskState(state) for state in request.states)
-        except ValueError:
-            raise InvalidRequest(f"unknown task state among {list(request.states)}") from None
+        states = decode_states(request.states)
 
         def local() -> pb.ListResponse:
             page = queries.task_page(self._state(), after=after, limit=size, states=states, job_id=job_id)
@@ -267,14 +224,36 @@ class SchedulerService(SchedulerServicer):
         def local() -> pb.StatusResponse:
             return self._view.response(request.options.stale, min(request.recent_count, MAX_RECENT))
 
-        async def leading() -> pb.StatusResponse:
-            return await self._node.read(local, timeout=remaining_s(context))
+        # Of executors only the leader knows when it heard them last.
+        return await self._read_on_leader("Status", request, context, local)
 
+    @served
+    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
+        """Why a task is where it is."""
+        task_id = parse_id(request.task_id, "t")
+
+        def local() -> pb.ExplainResponse:
+            return self._view.explanation(self._task(task_id), request.options.stale)
+
+        # Which nodes it cannot speak to only the leader knows.
+        return await self._read_on_leader("Explain", request, context, local)
+
+    async def _read_on_leader(
+        self,
+        method: str,
+        request: pb.StatusRequest | pb.ExplainRequest,
+        context: Context,
+        local: Callable[[], Response],
+    ) -> Response:
+        """Have the leader answer, who knows more than the record; a stale read is answered by whoever is asked."""
         if request.options.stale:
             return local()
-        # Of executors only the leader knows when it heard them last.
+
+        async def leading() -> Response:
+            return await self._node.read(local, timeout=remaining_s(context))
+
         return await self._forwarder.leader_or_forward(
-            SERVICE + "Status", request, context, leading, repeatable=True
+            SERVICE + method, request, context, leading, repeatable=True
         )
 
     async def _read(
@@ -298,14 +277,22 @@ class SchedulerService(SchedulerServicer):
     @served
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchResponse]:
         """Changes in log order, from this node's own applied log; a change of leader is told in between."""
-        wanted = _wanted(request)
+        watched = wanted(request)
+        last_index = request.to_index
+        if last_index > self._state().applied_index:
+            await self._node.read_barrier(timeout=remaining_s(context))
         next_index = request.from_index or self._history.next_index
         leader = self._leader_name()
         yield pb.WatchResponse(changes=[self._leader_change(leader)], next_index=next_index)
         while True:
             page = self._history.page(next_index, WATCH_PAGE)
             next_index = page.next_index
-            for response in _watch_responses(page, wanted):
+            if last_index and (next_index > last_index or not page.changes):
+                kept = tuple(change for change in page.changes if change.index <= last_index)
+                for response in watch_responses(replace(page, changes=kept), watched):
+                    yield response
+                return
+            for response in watch_responses(page, watched):
                 yield response
             if leader != (leader := self._leader_name()):
                 yield pb.WatchResponse(changes=[self._leader_change(leader)], next_index=next_index)
@@ -380,38 +367,6 @@ class SchedulerService(SchedulerServicer):
             serving.cancel()
 
 
-def _watch_responses(page: Page, wanted: Callable[[Changed], bool]) -> Iterator[pb.WatchResponse]:
-    """A page as messages of bounded size. One that ends within an entry says that a reconnect goes on with that entry
-    again, for an index cannot say how much of it has been told."""
-    response = pb.WatchResponse(gap=page.gap)
-    size = 0
-    for change in filter(wanted, page.changes):
-        if size >= WATCH_BYTES:
-            response.next_index = change.index
-            yield response
-            response, size = pb.WatchResponse(), 0
-        encoded = encode_change(change)
-        response.changes.append(encoded)
-        size += encoded.ByteSize()
-    if response.changes or response.gap:
-        response.next_index = page.next_index
-        yield response
-
-
-def _wanted(request: pb.WatchRequest) -> Callable[[Changed], bool]:
-    """Whether a watcher asked for a change."""
-    if request.task_id:
-        task_id = parse_id(request.task_id, "t")
-        return lambda change: isinstance(change, TaskChanged) and change.task.id == task_id
-    if request.job_id:
-        job_id = parse_id(request.job_id, "j")
-        return lambda change: (
-            (isinstance(change, TaskChanged) and change.task.job_id == job_id)
-            or (isinstance(change, JobChanged) and change.job.id == job_id)
-        )
-    return lambda _: True
-
-
 def _cancel(name: str) -> commands.Cancel:
     if name.startswith("j"):
         return commands.Cancel(job_id=parse_id(name, "j"), reason="cancelled by request")
@@ -423,5 +378,5 @@ def _cancel_reply(name: str, reply: Reply) -> pb.CancelReply:
         return pb.CancelReply(id=name, refusal=encode_refusal(reply))
     if not isinstance(reply, Cancelled):
         raise TypeError(f"a Cancel was answered by {reply!r}")
-    state = pb.TaskState.ValueType(reply.state or 0)
+    state = pb.TaskState.ValueType(0) if reply.state is None else encode_state(reply.state)
     return pb.CancelReply(id=name, state=state, cancelled_count=reply.count)

@@ -64,11 +64,16 @@ class WorkerScheduler(SchedulerServicer):
         raise no_member(self._name, self._members)
 
     Submit: Any = _refuse
+    SubmitGraph: Any = _refuse
+    Retry: Any = _refuse
+    Purge: Any = _refuse
     Cancel: Any = _refuse
     Get: Any = _refuse
     GetJob: Any = _refuse
+    ListJobs: Any = _refuse
     List: Any = _refuse
     Status: Any = _refuse
+    Explain: Any = _refuse
     Watch: Any = _refuse
     Attach: Any = _refuse
 
@@ -155,3 +160,8 @@ class WorkerAdmin(FaultControl):
     RemoveMember: Any = _refuse
     TransferLeadership: Any = _refuse
     TakeSnapshot: Any = _refuse
+    SetEligibility: Any = _refuse
+    SetLabels: Any = _refuse
+    ForgetNode: Any = _refuse
+    GetSettings: Any = _refuse
+    SetSettings: Any = _refuse

@@ -41,6 +41,7 @@ from raftd.services.cluster_view import ClusterView
 from raftd.services.consensus import ConsensusService
 from raftd.services.forwarding import Forwarder
 from raftd.services.logs import LogsReader
+from raftd.services.operations import Operations
 from raftd.services.scheduler import SchedulerService
 from raftd.services.server import ServerHost, Services
 from raftd.storage.directory import DataDirectory
@@ -309,6 +310,9 @@ class Server:
             self._cluster_clock,
             patience_ms=2 * self._config.election_ticks * self._config.tick_ms,
         )
+        logs = LogsReader(
+            self._local.name, self.node, self._state, self._members, self._executor.open_logs, parts.caller
+        )
         return Services(
             scheduler=SchedulerService(
                 node=self.node,
@@ -317,14 +321,7 @@ class Server:
                 history=self._history,
                 view=view,
                 forwarder=forwarder,
-                logs=LogsReader(
-                    self._local.name,
-                    self.node,
-                    self._state,
-                    self._members,
-                    self._executor.open_logs,
-                    parts.caller,
-                ),
+                logs=logs,
                 check=self._check_arguments,
                 faults=parts.faults,
                 clock=self._clock,
@@ -341,6 +338,7 @@ class Server:
                 faults=parts.faults,
                 control=self.membership,
                 snapshots=self.snapshots,
+                operations=Operations(self.node, self._state, self._cluster_clock),
                 forwarder=forwarder,
             ),
             consensus=ConsensusService(

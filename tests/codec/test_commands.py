@@ -7,28 +7,45 @@ from raftd.codec.genesis import decode_genesis, encode_genesis
 from raftd.errors import UnknownFormat
 from raftd.pb import log_pb2 as pb
 from raftd.scheduler.commands import (
+    COMMAND_VERSION,
+    FORMAT_VERSION,
     Batch,
     Cancel,
     Command,
+    Expire,
+    ForgetNode,
+    GraphEdge,
+    GraphTask,
     Header,
     MarkStopping,
     NodeLost,
     Occupy,
+    OccupyNew,
+    Purge,
     RecordBlob,
     RegisterNode,
+    Retry,
+    SetEligibility,
+    SetLabels,
+    SetSettings,
     Submit,
+    SubmitGraph,
     Vacate,
 )
 from raftd.scheduler.model import (
     ArraySpec,
     AttemptOutcome,
     BlobRef,
+    Condition,
+    Dependency,
+    Eligibility,
     FencingToken,
     Genesis,
     Member,
     NodeRole,
     StopReason,
     TaskSpec,
+    TaskState,
 )
 
 TOKEN = FencingToken(2, 2**64 - 1)
@@ -45,7 +62,12 @@ SPEC = TaskSpec(
     backoff_first_ms=0,
     backoff_max_ms=5,
     run_timeout_ms=60_000,
+    queue_timeout_ms=1,
+    delay_ms=2,
+    require=(("gpu", "yes"), ("zone", "")),
+    slots=3,
 )
+AFTER = (Dependency(17), Dependency(2**64 - 1, job=True, condition=Condition.ANY))
 
 COMMANDS: list[Command] = [
     RegisterNode(
@@ -64,6 +86,29 @@ COMMANDS: list[Command] = [
     MarkStopping(17, 1, TOKEN, StopReason.TIMED_OUT),
     NodeLost("n1", 3),
     RecordBlob(REF, ("n1",)),
+    Submit("id", b"", 0, TaskSpec("noop"), after=AFTER),
+    SubmitGraph(
+        "id",
+        b"\x00\xff",
+        1_800_000_000_000,
+        "diamond",
+        (
+            GraphTask(SPEC, (), AFTER),
+            GraphTask(TaskSpec("noop"), (GraphEdge(0), GraphEdge(2**32 - 1, Condition.ANY))),
+        ),
+        max_failures=2,
+    ),
+    SubmitGraph("", b"", 0, "", ()),
+    Occupy(17, "n1", 3, 0, (1, 3), reserve=True),
+    OccupyNew(1, 2, "n1", 3, 4, (5,)),
+    Retry(17, "id", b"\x00\xff", 1_800_000_000_000),
+    Expire(17),
+    Purge((1, 2**64 - 1), (3,), 1_800_000_000_000, (TaskState.FAILED, TaskState.CANCELLED)),
+    Purge(),
+    SetEligibility("n1", Eligibility.DRAINING, 1_800_000_000_000),
+    SetLabels("n1", (("zone", "a"),), ("gpu",)),
+    SetSettings((("ageing_ms", 0), ("max_queue", 2**64 - 1))),
+    ForgetNode("n1"),
 ]
 
 
@@ -87,17 +132,19 @@ def test_every_command_has_its_bytes() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        encode_batch(Batch(Header(1, 1, format_version=2), ())),
-        encode_batch(Batch(Header(1, 1, command_version=2), ())),
+        encode_batch(Batch(Header(1, 1, format_version=FORMAT_VERSION + 1), ())),
+        encode_batch(Batch(Header(1, 1, command_version=COMMAND_VERSION + 1), ())),
         pb.LogBatch().SerializeToString(),
         pb.LogBatch(
-            header=pb.LogHeader(format_version=1, command_version=1), commands=[pb.LogCommand()]
+            header=pb.LogHeader(format_version=1, command_version=COMMAND_VERSION), commands=[pb.LogCommand()]
         ).SerializeToString(),
         # A command of a later build: a field of the oneof with a number that this one does not have.
-        pb.LogBatch(header=pb.LogHeader(format_version=1, command_version=1)).SerializeToString()
+        pb.LogBatch(
+            header=pb.LogHeader(format_version=1, command_version=COMMAND_VERSION)
+        ).SerializeToString()
         + b"\x12\x04\xa2\x06\x01x",
         pb.LogBatch(
-            header=pb.LogHeader(format_version=1, command_version=1),
+            header=pb.LogHeader(format_version=1, command_version=COMMAND_VERSION),
             commands=[pb.LogCommand(vacate=pb.VacateCommand(outcome=99))],
         ).SerializeToString(),
         b"\xff\xff\xff",

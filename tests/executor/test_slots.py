@@ -236,6 +236,41 @@ async def test_a_waiting_attempt_is_stopped_without_ever_starting(tmp_path: Path
         await rig.leader.end_of(token(1))
 
 
+async def test_one_that_is_withdrawn_never_starts_unless_it_has_begun_and_then_it_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with Rig(tmp_path) as rig:
+        rig.leader.start(assignment(1, "sleep", "0.5"), assignment(2), assignment(3))
+        await running_on_slot(rig, 1)
+        rig.leader.stop(token(1), StopReason.WITHDRAWN)
+        rig.leader.stop(token(2), StopReason.WITHDRAWN)
+        withdrawn = await rig.leader.end_of(token(2))
+        assert (withdrawn.outcome, withdrawn.started_at_ms) == (AttemptOutcome.WITHDRAWN, 0)
+        assert (await rig.leader.end_of(token(1))).outcome is AttemptOutcome.SUCCEEDED
+        assert (await rig.leader.end_of(token(3))).outcome is AttemptOutcome.SUCCEEDED
+
+
+async def test_one_that_was_to_be_withdrawn_and_had_begun_can_be_cancelled(tmp_path: Path) -> None:
+    async with Rig(tmp_path) as rig:
+        rig.leader.start(assignment(1, "sleep", "1000"))
+        await running_on_slot(rig, 1)
+        rig.leader.stop(token(1), StopReason.WITHDRAWN)
+        rig.leader.stop(token(1))
+        assert (await rig.leader.end_of(token(1))).outcome is AttemptOutcome.CANCELLED
+
+
+async def test_those_that_wait_behind_a_slot_that_dies_go_on_with_the_next_process(tmp_path: Path) -> None:
+    async with Rig(tmp_path) as rig:
+        rig.leader.start(assignment(1, "sleep", "1000"), assignment(2), assignment(3))
+        await running_on_slot(rig, 1)
+        before = slot_pid(rig)
+        os.kill(before, signal.SIGKILL)
+        outcomes = [(await rig.leader.end_of(token(counter))).outcome for counter in (1, 2, 3)]
+        assert outcomes == [AttemptOutcome.CRASHED, AttemptOutcome.SUCCEEDED, AttemptOutcome.SUCCEEDED]
+        assert slot_pid(rig) != before
+        assert [end.token.counter for end in rig.leader.ended] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("what", [("sleep", "1000"), ("shell", "sleep", "1000")])
 async def test_the_run_timeout_ends_an_attempt(tmp_path: Path, what: tuple[str, ...]) -> None:
     async with Rig(tmp_path) as rig:

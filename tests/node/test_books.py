@@ -5,19 +5,29 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from raftd.errors import DeadlinePassed, NotLeader, OutcomeUnknown, ShuttingDown
+import pytest
+
+from raftd.errors import DeadlinePassed, NotLeader, OutcomeUnknown, ShuttingDown, TooManyUncommitted
 from raftd.node.clock import ClusterClock
 from raftd.node.history import History
 from raftd.node.leaders import Leaders
 from raftd.node.members import Members
-from raftd.node.proposals import MAX_BATCH_BYTES, MAX_BATCH_COMMANDS, Proposal, Proposals
+from raftd.node.proposals import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_COMMANDS,
+    MAX_CLIENT_COMMANDS,
+    MAX_QUEUED_BYTES,
+    Proposal,
+    Proposals,
+)
 from raftd.node.reads import Reads
 from raftd.node.tenure import Tenure
 from raftd.raft.ready import ReadState
 from raftd.raft.types import Role, SoftState
-from raftd.scheduler.commands import Cancel
+from raftd.scheduler.commands import Cancel, Vacate
 from raftd.scheduler.effects import NodeChange, NodeChanged, SlotFreed
 from raftd.scheduler.model import (
+    AttemptOutcome,
     Eligibility,
     FencingToken,
     Health,
@@ -73,15 +83,63 @@ def a_proposal(*, commands: int = 1, size_bytes: int = 10, expires_at: float = 1
     return Proposal(tuple(Cancel(task_id=1) for _ in range(commands)), size_bytes, expires_at, done)
 
 
+def an_end(*, commands: int = 1) -> Proposal:
+    proposal = a_proposal()
+    vacate = Vacate(1, 1, FencingToken(1, 1), AttemptOutcome.SUCCEEDED)
+    return replace(proposal, commands=(vacate,) * commands)
+
+
 def test_batches_are_cut_by_bytes_and_by_commands_and_hold_at_least_one() -> None:
     async def scenario() -> None:
         book = Proposals()
         for size in (MAX_BATCH_BYTES * 2, MAX_BATCH_BYTES - 10, 10, 1):
             book.add(a_proposal(size_bytes=size))
         assert [len(book.take(0)) for _ in range(4)] == [1, 2, 1, 0]
-        for commands in (MAX_BATCH_COMMANDS - 1, 1, 1):
+        for commands in (MAX_CLIENT_COMMANDS - 1, 1, 1, MAX_CLIENT_COMMANDS + 1, 1):
             book.add(a_proposal(commands=commands))
+        assert [len(book.take(0)) for _ in range(5)] == [2, 1, 1, 1, 0]
+        for commands in (MAX_BATCH_COMMANDS - 1, 1, 1):
+            book.add(an_end(commands=commands))
         assert [len(book.take(0)) for _ in range(3)] == [2, 1, 0]
+
+    run(scenario())
+
+
+def test_upkeep_goes_before_whatever_clients_have_queued() -> None:
+    async def scenario() -> None:
+        book = Proposals()
+        flood = [a_proposal(commands=MAX_CLIENT_COMMANDS) for _ in range(100)]
+        for proposal in flood:
+            book.add(proposal)
+        ends = [an_end(), an_end()]
+        for proposal in ends:
+            book.add(proposal)
+        assert book.take(0) == ends
+        book.add(a_proposal())
+        assert book.take(0) == flood[:1]
+
+    run(scenario())
+
+
+def test_what_clients_queue_has_a_limit_that_the_refusal_names_and_upkeep_has_none() -> None:
+    async def scenario() -> None:
+        book = Proposals()
+        part = MAX_QUEUED_BYTES // 4
+        queued = [a_proposal(size_bytes=part) for _ in range(4)]
+        for proposal in queued:
+            book.add(proposal)
+        with pytest.raises(TooManyUncommitted, match=str(MAX_QUEUED_BYTES)) as refused:
+            book.add(a_proposal(size_bytes=part))
+        assert refused.value.retryable
+        end = an_end()
+        book.add(end)
+        assert book.take(0) == [end]
+        assert book.take(0) == queued[:1]
+        book.add(a_proposal(size_bytes=part))
+        book.refuse_clients(TooManyUncommitted("full"))
+        assert isinstance(queued[1].done.exception(), TooManyUncommitted)
+        for proposal in [a_proposal(size_bytes=part) for _ in range(4)]:
+            book.add(proposal)
 
     run(scenario())
 
@@ -243,6 +301,9 @@ class CountedReigns:
         self.ended += 1
 
     def plan(self, now_ms: int) -> tuple[()]:
+        return ()
+
+    def ride(self, batch: object) -> tuple[()]:
         return ()
 
     def planned(self, commands: object, error: object) -> None: ...

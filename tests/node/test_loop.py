@@ -13,13 +13,14 @@ from raftd.errors import (
     PayloadTooLarge,
     RaftdError,
     ShuttingDown,
+    TooManyUncommitted,
     Unavailable,
 )
 from raftd.raft.messages import AppendEntriesReply
-from raftd.scheduler.commands import Cancel
+from raftd.scheduler.commands import Cancel, NodeLost
 from raftd.scheduler.effects import Effect
 from raftd.scheduler.model import Health
-from raftd.scheduler.replies import Accepted
+from raftd.scheduler.replies import Accepted, Refused
 from tests.node.cluster import Cluster, Member
 from tests.node.executors import FakeExecutor
 from tests.node.test_node import a_submit, register, run, submit
@@ -283,5 +284,47 @@ def test_a_plan_that_the_log_refuses_is_not_tried_in_every_turn() -> None:
             leader.leadership.planned((), Unavailable("refused"))
             assert not leader.leadership.plan(leader.clock.monotonic_ms())
             await executor.detach()
+
+    run(scenario())
+
+
+# --- a flood -------------------------------------------------------------------------------------------------------
+
+
+def test_the_end_of_an_attempt_does_not_wait_for_a_flood_of_submissions_that_came_before_it() -> None:
+    async def scenario() -> None:
+        async with Cluster(3) as cluster:
+            leader = await cluster.leader()
+            term = leader.node.status().term
+            flood = [
+                asyncio.create_task(
+                    leader.node.propose([a_submit(f"f{call}-{n}") for n in range(500)], timeout=120)
+                )
+                for call in range(60)
+            ]
+            await asyncio.sleep(0)  # all of them are queued
+            await leader.node.propose([NodeLost("nobody", 1)], timeout=60)
+            answered = sum(call.done() for call in flood)
+            assert answered < len(flood) // 2, f"{answered} of {len(flood)} calls went before it"
+            await asyncio.gather(*flood)
+            assert leader.node.status().term == term, "no election"
+
+    run(scenario())
+
+
+def test_when_much_waits_for_the_quorum_submissions_are_refused_first_and_upkeep_goes_on() -> None:
+    async def scenario() -> None:
+        async with Cluster(1) as cluster:
+            leader = await cluster.leader()
+            quota = leader.raw.state.quota
+            used = quota.limit_bytes * 4 // 5
+            quota.bytes += used
+            with pytest.raises(TooManyUncommitted, match=str(quota.limit_bytes * 3 // 4)) as refused:
+                await leader.node.propose([a_submit("one")], timeout=10)
+            assert refused.value.retryable
+            (reply,) = await leader.node.propose([NodeLost("nobody", 1)], timeout=10)
+            assert isinstance(reply, Refused)
+            quota.bytes -= used
+            await leader.node.propose([a_submit("one")], timeout=10)
 
     run(scenario())

@@ -22,14 +22,24 @@ from raftd.scheduler.commands import (
     Batch,
     Cancel,
     Command,
+    Expire,
+    ForgetNode,
+    GraphEdge,
+    GraphTask,
     Header,
     MarkStopping,
     MembershipChange,
     MembershipChangeKind,
     NodeLost,
     Occupy,
+    OccupyNew,
+    Purge,
     RecordBlob,
     RegisterNode,
+    SetEligibility,
+    SetLabels,
+    SetSettings,
+    Submit,
     Vacate,
 )
 from raftd.scheduler.machine import Outcome, StateMachine
@@ -38,16 +48,21 @@ from raftd.scheduler.model import (
     ArraySpec,
     AttemptOutcome,
     BlobRef,
+    Condition,
+    Dependency,
+    Eligibility,
     FencingToken,
+    Health,
     NodeRole,
     Settings,
     Standing,
     StopReason,
     TaskSpec,
+    TaskState,
 )
 from raftd.scheduler.planner import InFlight, Observations, PlanningView, plan
 from raftd.scheduler.state import State
-from tests.scheduler.world import GENESIS, START_MS, registration, store_of, submission
+from tests.scheduler.world import GENESIS, START_MS, graph, registration, resubmission, store_of, submission
 
 SMALL = Settings(
     max_queue=10,
@@ -57,6 +72,8 @@ SMALL = Settings(
     tasks_kept_ms=60_000,
     max_attempts_kept=3,
     crash_limit=3,
+    max_dependencies=3,
+    max_graph=5,
 )
 """Limits so low that every history runs into them."""
 
@@ -72,8 +89,26 @@ _ABSURD_SPECS: tuple[dict[str, Any], ...] = (
     {"backoff_first_ms": _U64},
     {"run_timeout_ms": _U64},
     {"payload": bytes(300_000)},
+    {"queue_timeout_ms": _U64},
+    {"delay_ms": _U64},
+    {"slots": 0},
+    {"slots": _U32},
+    {"require": (("", ""),)},
 )
 _ABSURD_ARRAYS = (ArraySpec(5, 4), ArraySpec(0, 9), ArraySpec(0, _U64), ArraySpec(0, 1, _U64))
+
+_SETTINGS = (
+    (("ageing_ms", 0),),
+    (("ageing_ms", 2_000), ("placement", 2)),
+    (("reserve_depth", 0),),
+    (("reserve_depth", 3), ("placement", 1)),
+    (("max_queue", 6), ("max_attempts_kept", 2)),
+    (("max_queue", 10), ("crash_limit", 2)),
+    (("lease_ms", 5),),
+    (("no-such-setting", _U64),),
+    (("tasks_kept", 5), ("tasks_kept", 5)),
+    (("tasks_kept", 6),),
+)
 
 seeds = st.integers(0, _U64)
 lengths = st.integers(1, 60)
@@ -139,6 +174,8 @@ class Historian:
             return change
         self._now_ms += random.choice((0, 1, 300, 2_000, 30_000, -1_000))
         commands = tuple(self._command(state) for _ in range(random.choice((0, 1, 1, 2, 5))))
+        if random.random() < 0.3:
+            commands += (self._rider(state, commands),)
         if random.random() < 0.4:
             view = PlanningView(state, InFlight())
             commands += plan(view, Observations(), max(self._now_ms, state.cluster_time_ms))
@@ -206,16 +243,23 @@ class Historian:
         steps = (
             self._submit,
             self._submit,
+            self._graph,
+            self._retry,
+            self._purge,
+            self._expire,
             self._vacate,
             self._vacate,
             self._vacate,
             self._occupy,
+            self._reserve,
+            self._reserve,
             self._cancel,
             self._mark,
             self._register,
             self._register,
             self._lose,
             self._record,
+            self._operate,
         )
         return self._random.choice(steps)(state)
 
@@ -224,6 +268,8 @@ class Historian:
         # A plain id from a small pool collides; an SDK id may be fresh, old, or of the future.
         created_ms = max(0, self._now_ms - random.choice((0, 5_000, 25_000, -50_000)))
         request_id = random.choice((f"r{random.randrange(12)}", f"{created_ms:012x}-{random.randrange(30)}"))
+        if random.random() < 0.3:
+            request_id = f"r{random.getrandbits(64)}"
         spec = TaskSpec(
             kind=random.choice(("noop", "sleep", "render-tile")),
             args=("{}",) * random.randrange(3),
@@ -231,6 +277,10 @@ class Historian:
             retries=random.choice((0, 1, 3)),
             backoff_first_ms=random.choice((0, 1_000)),
             run_timeout_ms=random.choice((0, 1_000)),
+            require=random.choice(((), (), (), (("zone", "a"),), (("gpu", ""), ("zone", "a")))),
+            slots=random.choice((1, 1, 1, 2)),
+            queue_timeout_ms=random.choice((0, 0, 1_000)),
+            delay_ms=random.choice((0, 0, 500, 40_000)),
         )
         array = None
         if random.random() < 0.3:
@@ -239,7 +289,51 @@ class Historian:
             spec = replace(spec, **random.choice(_ABSURD_SPECS))
         elif random.random() < 0.1:
             array = random.choice(_ABSURD_ARRAYS)
-        return submission(request_id, spec, array)
+        return submission(request_id, spec, array, self._dependencies(state))
+
+    def _graph(self, state: State) -> Command:
+        """Mostly one that can be: each comes after earlier ones; now and then after itself, or after nobody."""
+        random = self._random
+        tasks = []
+        for position in range(random.choice((0, 1, 2, 3, 4, 4, 6))):
+            count = random.choice((0, 1, 1, 2)) if position else 0
+            targets = [random.randrange(position) for _ in range(count)]
+            if random.random() < 0.05:
+                targets.append(random.choice((position, position + 1, _U32)))
+            edges = tuple(GraphEdge(target, random.choice(tuple(Condition))) for target in targets)
+            spec = TaskSpec(random.choice(("noop", "sleep")), retries=random.choice((0, 1)))
+            if random.random() < 0.03:
+                spec = replace(spec, **random.choice(_ABSURD_SPECS))
+            tasks.append(GraphTask(spec, edges, self._dependencies(state)))
+        return graph(f"g{random.randrange(12)}", *tasks, max_failures=random.choice((0, 0, 1, _U64)))
+
+    def _dependencies(self, state: State) -> tuple[Dependency, ...]:
+        random = self._random
+        found = []
+        for _ in range(random.choice((0, 0, 0, 1, 2, 4))):
+            condition, job = random.choice(tuple(Condition)), random.random() < 0.3
+            if job:
+                target = random.choice((max(state.next_job_id - 1, 0), 1, 2, state.next_job_id))
+            else:
+                target = self._task_id(state)
+            found.append(Dependency(target, job, condition))
+        return tuple(found)
+
+    def _retry(self, state: State) -> Command:
+        return resubmission(f"r{self._random.randrange(20)}", self._task_id(state))
+
+    def _purge(self, state: State) -> Command:
+        random = self._random
+        if random.random() < 0.5:
+            ids = tuple(self._task_id(state) for _ in range(random.choice((0, 1, 3))))
+            return Purge(ids, random.choice(((), (1,), (max(state.next_job_id - 1, 0), _U64))))
+        before_ms = random.choice((0, self._now_ms - 30_000, self._now_ms, _U64))
+        return Purge(
+            (), (), max(before_ms, 0), random.choice(((), (TaskState.FAILED,), (TaskState.PENDING,)))
+        )
+
+    def _expire(self, state: State) -> Command:
+        return Expire(self._task_id(state))
 
     def _vacate(self, state: State) -> Command:
         random = self._random
@@ -264,7 +358,31 @@ class Historian:
         name = self._name(state)
         node = state.nodes.get(name)
         incarnation = random.choice((0 if node is None else node.incarnation, random.randrange(4)))
-        return Occupy(self._task_id(state), name, incarnation, random.choice((0, 1, _U32)))
+        slot, reserve = random.choice((0, 1, _U32)), random.random() < 0.3
+        extra = random.choice(((), (), (1,), (0,), (1, 2), (_U32,)))
+        return Occupy(self._task_id(state), name, incarnation, slot, extra, reserve)
+
+    def _reserve(self, state: State) -> Command:
+        """Something that is pending, behind something that runs."""
+        waiting, busy = queries.next_pending(state, 5), queries.executing(state)
+        if not waiting or not busy:
+            return self._submit(state)
+        row = self._random.choice(busy)
+        incarnation = state.nodes[row.node].incarnation
+        return Occupy(self._random.choice(waiting).id, row.node, incarnation, row.slot, reserve=True)
+
+    def _rider(self, state: State, commands: tuple[Command, ...]) -> Command:
+        """For an entry of these commands."""
+        random = self._random
+        free = queries.free_nodes(state)
+        name = random.choice(free).node if free and random.random() < 0.8 else self._name(state)
+        node = state.nodes.get(name)
+        incarnation = 1 if node is None else node.incarnation
+        made = [at for at, command in enumerate(commands) if isinstance(command, Submit)] or [len(commands)]
+        position = random.choice((*made * 9, _U32))
+        return OccupyNew(
+            position, random.choice((0, 0, 0, 1, _U32)), name, incarnation, random.choice((0, 1))
+        )
 
     def _cancel(self, state: State) -> Command:
         random = self._random
@@ -308,6 +426,22 @@ class Historian:
         holders = self._random.choice(((), ("n1", "n3"), ("nobody",)))
         return RecordBlob(BlobRef(digest, self._random.choice((7, 8, _U64))), holders)
 
+    def _operate(self, state: State) -> Command:
+        """What an operator says of nodes and settings."""
+        random, name = self._random, self._name(state)
+        match random.randrange(5):
+            case 0 | 1:
+                deadline_ms = random.choice((0, self._now_ms - 1, self._now_ms + 10_000, _U64))
+                return SetEligibility(name, random.choice((Eligibility.READY, *Eligibility)), deadline_ms)
+            case 2:
+                labels = random.choice(((), (("zone", "a"),), (("gpu", ""), ("zone", "b")), (("", "x"),)))
+                return SetLabels(name, labels, random.choice(((), ("zone",), ("gpu", "unheard-of"))))
+            case 3:
+                lost = [node.name for node in state.nodes.values() if node.health is Health.LOST]
+                return ForgetNode(random.choice((name, *lost)))
+            case _:
+                return SetSettings(random.choice(_SETTINGS))
+
     def _task_id(self, state: State) -> int:
         known = [task.id for task in state.tasks.values()]
         if known and self._random.random() < 0.8:
@@ -316,11 +450,13 @@ class Historian:
 
     def _attempt(self, state: State) -> tuple[int, int, FencingToken]:
         random = self._random
-        running = queries.executing(state)
-        if running and random.random() < 0.8:
-            row = random.choice(running)
-            wrong = random.random() < 0.1
-            return row.task.id, row.attempt.number + wrong, row.attempt.token
+        current = [
+            state.tasks[task_id] for node in state.nodes.values() for task_id in queries.assigned(node)
+        ]
+        if current and random.random() < 0.8:
+            chosen = random.choice(current)
+            attempt, wrong = chosen.attempts[-1], random.random() < 0.1
+            return chosen.id, attempt.number + wrong, attempt.token
         task = state.tasks.get(self._task_id(state))
         if task is not None and task.attempts:
             old = random.choice(task.attempts)

@@ -235,11 +235,48 @@ def test_a_success_without_a_usable_result_is_a_failure_and_frees_the_slot(resul
     assert world.free() == {"n1": 1}
 
 
-def test_only_a_success_has_a_result() -> None:
+def test_what_a_task_says_of_its_error_is_kept_where_it_is_the_last_word() -> None:
+    world = World(["n1"])
+    task_id = world.submit(retries=1)
+    world.occupy(task_id)
+    world.end(task_id, AttemptOutcome.FAILED, result=b"first error")
+    assert (world.task(task_id).state, world.task(task_id).result) == (TaskState.PENDING, None)
+    world.later(60_000)
+    world.apply()
+    world.occupy(task_id)
+    world.end(task_id, AttemptOutcome.FAILED, reason="boom", result=b"last error")
+    task = world.task(task_id)
+    assert (task.state, task.result, task.reason) == (TaskState.FAILED, b"last error", "boom")
+
+
+def test_an_error_that_lies_in_a_blob_is_in_the_directory() -> None:
     world = World(["n1"])
     task_id = world.submit()
     world.occupy(task_id)
-    world.end(task_id, AttemptOutcome.FAILED, result=b"partial")
+    world.end(task_id, AttemptOutcome.FAILED, result=BlobRef("ab" * 32, 9), holders=("n1",))
+    assert world.task(task_id).result == BlobRef("ab" * 32, 9)
+    record = world.state.blob("ab" * 32)
+    assert record is not None
+    assert record.holders == ("n1",)
+
+
+def test_a_task_that_could_not_say_its_error_has_failed_all_the_same() -> None:
+    world = World(["n1"])
+    task_id = world.submit()
+    world.occupy(task_id)
+    world.end(task_id, AttemptOutcome.FAILED, reason="boom", result=bytes(5_000))
+    task = world.task(task_id)
+    assert (task.state, task.result, task.reason) == (TaskState.FAILED, None, "boom")
+
+
+@pytest.mark.parametrize(
+    "outcome", sorted(set(AttemptOutcome) - {AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED})
+)
+def test_only_a_success_and_an_error_have_a_result(outcome: AttemptOutcome) -> None:
+    world = World(["n1"], settings=Settings(crash_limit=1))
+    task_id = world.submit()
+    world.occupy(task_id)
+    world.end(task_id, outcome, result=b"partial")
     assert world.task(task_id).result is None
 
 

@@ -11,13 +11,15 @@ from hypothesis import example, given, settings
 
 from raftd.codec.snapshot import decode_snapshot, encode_snapshot
 from raftd.scheduler import invariants, queries
-from raftd.scheduler.commands import Batch
+from raftd.scheduler.commands import Batch, OccupyNew
 from raftd.scheduler.effects import MembersChanged
 from raftd.scheduler.machine import OutOfOrder, StateMachine
 from raftd.scheduler.model import (
     AttemptOutcome,
     BlobRecord,
     BlobRef,
+    Condition,
+    Dependency,
     FencingToken,
     NodeRole,
     Standing,
@@ -54,9 +56,9 @@ def test_every_invariant_holds_after_every_entry_whatever_it_says(seed: int, len
 
 
 def tokens_of(state: State, stores: frozenset[int]) -> set[FencingToken]:
-    """Of the attempts that these stores run."""
-    rows = queries.executing(state)
-    return {row.attempt.token for row in rows if state.nodes[row.node].store_id in stores}
+    """Of the attempts that these stores run, or have been given to run after those."""
+    nodes = [node for node in state.nodes.values() if node.store_id in stores]
+    return {state.tasks[task_id].attempts[-1].token for node in nodes for task_id in queries.assigned(node)}
 
 
 @given(seeds, lengths)
@@ -139,11 +141,16 @@ def test_histories_reach_every_state_and_every_kind_of_reply() -> None:
     assert replies >= {
         "Accepted",
         "Cancelled",
+        "Expired",
         "Lost",
         "Marked",
+        "NodeForgotten",
+        "NodeSet",
         "Occupied",
+        "Purged",
         "Recorded",
         "Registered",
+        "SettingsSet",
         "Vacated",
         "incarnation_lost",
         "invalid_request",
@@ -168,11 +175,41 @@ def test_histories_reach_every_state_and_every_kind_of_reply() -> None:
         "node_lost",
         "node_up",
         "node_updated",
+        "released",
         "retrying",
         "running",
         "stopping",
         "submitted",
         "succeeded",
+    }
+
+
+def test_histories_reach_every_turn_that_a_reservation_can_take() -> None:
+    seen = set[str]()
+    for seed in range(100):
+        machine, historian = founded(), Historian(seed)
+        state = machine.state
+        for index in range(2, 100):
+            before = {task.id: task for task in state.tasks.values()}
+            entry = historian.entry(state)
+            outcome = play(machine, index, entry)
+            for task in state.tasks.values():
+                old = before.get(task.id)
+                if old is not None and old.state is TaskState.RESERVED and task.state is not old.state:
+                    ended = task.attempts[-1].outcome
+                    seen.add(f"{task.state.name.lower()}, {'-' if ended is None else ended.name.lower()}")
+            for command, reply in zip(getattr(entry, "commands", ()), outcome.replies, strict=True):
+                if isinstance(command, OccupyNew) and not isinstance(reply, Refused):
+                    seen.add("rode along")
+    assert seen >= {
+        "rode along",
+        "running, -",
+        "pending, lost",
+        "pending, withdrawn",
+        "pending, crashed",
+        "succeeded, succeeded",
+        "failed, failed",
+        "cancelled, lost",
     }
 
 
@@ -250,6 +287,30 @@ def _occupy_for_two(state: State) -> None:
     state.put_node(replace(state.nodes["n2"], executing=(1,)))
 
 
+def _let_one_wait_for_a_free_slot(state: State) -> None:
+    state.put_node(replace(state.nodes["n2"], reserved=((2,),)))
+
+
+def _let_one_wait_without_an_attempt(state: State) -> None:
+    state.put_node(replace(state.nodes["n1"], reserved=((2,),)))
+
+
+def _forget_who_waits(state: State) -> None:
+    task = state.tasks[2]
+    attempt = replace(state.tasks[1].attempts[0], token=FencingToken(1, 2), occupied_at_ms=0)
+    state.token_counter = 2
+    state.replace_task(task, replace(task, state=TaskState.RESERVED, attempts=(attempt,)))
+
+
+def _occupy_a_slot_more(state: State) -> None:
+    state.put_node(replace(state.nodes["n1"], executing=(1, 1)))
+
+
+def _hide_a_label(state: State) -> None:
+    state.put_node(replace(state.nodes["n1"], labels=(("zone", "a"),)))
+    state.indexes.labelled.clear()
+
+
 def _end_without_an_outcome(state: State) -> None:
     task = state.tasks[1]
     state.put_node(replace(state.nodes["n1"], executing=(None,)))
@@ -308,7 +369,31 @@ def _name_a_holder_that_is_gone(state: State) -> None:
     state.put_blob(BlobRecord(BlobRef("ab" * 32, 7), ("n77",)))
 
 
+def _wait_for_what_has_ended(state: State) -> None:
+    task = state.tasks[2]
+    state.replace_task(task, replace(task, after=(Dependency(77),)))
+
+
+def _wait_while_it_runs(state: State) -> None:
+    task = state.tasks[1]
+    state.replace_task(task, replace(task, after=(Dependency(2),)))
+
+
+def _wait_twice(state: State) -> None:
+    task = state.tasks[2]
+    after = (Dependency(1), Dependency(1, condition=Condition.ANY))
+    state.tasks.put(2, replace(task, after=after))
+
+
+def _let_someone_wait_behind_the_indexes(state: State) -> None:
+    state.tasks.put(2, replace(state.tasks[2], after=(Dependency(1),)))
+
+
 SABOTAGE = {
+    "DependenciesUnmet: .* has ended": _wait_for_what_has_ended,
+    "DependenciesUnmet: t1 waits": _wait_while_it_runs,
+    "DependenciesUnmet: t2 waits twice": _wait_twice,
+    "IndexesDerived: .*dependents": _let_someone_wait_behind_the_indexes,
     "MembersUnique: two members have one address": _share_an_address,
     "MembersUnique: .* is a member": _let_a_removed_store_stay,
     "MembersUnique: .* takes work": _let_a_removed_node_take_work,
@@ -318,7 +403,12 @@ SABOTAGE = {
     "MembersStand: two nodes have one store": _run_a_store_twice,
     "HoldersKnown": _name_a_holder_that_is_gone,
     "TablesPartition": _free_an_occupied_slot,
-    "TablesPartition: .*two slots": _occupy_for_two,
+    "TablesPartition: .*two nodes": _occupy_for_two,
+    "TablesPartition: .*wait for a free slot": _let_one_wait_for_a_free_slot,
+    "TablesPartition: .*record says otherwise": _let_one_wait_without_an_attempt,
+    "TablesPartition: reserved": _forget_who_waits,
+    "TablesPartition: slots .*says otherwise": _occupy_a_slot_more,
+    "IndexesDerived: labelled": _hide_a_label,
     "TasksConserved": _end_without_an_outcome,
     "TokenGrows": _give_a_token_twice,
     "JobsCount": _miscount_a_job,

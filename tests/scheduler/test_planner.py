@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from raftd.scheduler import queries
 from raftd.scheduler.commands import Batch, Command, Header, MarkStopping, NodeLost, Occupy
-from raftd.scheduler.model import ArraySpec, AttemptOutcome, Health, StopReason, TaskSpec
+from raftd.scheduler.indexes import class_of
+from raftd.scheduler.model import (
+    ArraySpec,
+    AttemptOutcome,
+    Health,
+    Placement,
+    Settings,
+    StopReason,
+    TaskSpec,
+)
 from raftd.scheduler.planner import (
     RUN_TIMEOUT_GRACE_MS,
     InFlight,
@@ -202,20 +211,31 @@ def test_a_plan_is_bounded_and_the_next_goes_on() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 4), st.sets(st.sampled_from("abc"))), max_size=8),
-    st.lists(st.tuples(st.sampled_from("abc"), st.integers(-2, 2)), max_size=40),
+    st.lists(
+        st.tuples(st.integers(0, 4), st.sets(st.sampled_from("abc")), st.sampled_from(("", "x", "y"))),
+        max_size=8,
+    ),
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(-2, 2), st.sampled_from(("", "", "x", "z"))),
+        max_size=40,
+    ),
     st.integers(0, 40),
     st.integers(0, 30),
+    st.sampled_from(Placement),
 )
 def test_any_plan_is_accepted_whole_keeps_the_order_and_leaves_no_slot_idle(
-    nodes: list[tuple[int, set[str]]], tasks: list[tuple[str, int]], already: int, limit: int
+    nodes: list[tuple[int, set[str], str]],
+    tasks: list[tuple[str, int, str]],
+    already: int,
+    limit: int,
+    placement: Placement,
 ) -> None:
-    world = World()
+    world = World(settings=Settings(placement=placement))
     world.register("n100", slots=0, kinds=("a", "b", "c"))
-    for number, (slots, kinds) in enumerate(nodes, 1):
-        world.register(f"n{number}", slots=slots, kinds=tuple(kinds))
-    for kind, priority in tasks:
-        world.submit(kind, priority=priority)
+    for number, (slots, kinds, zone) in enumerate(nodes, 1):
+        world.register(f"n{number}", slots=slots, kinds=tuple(kinds), labels=(("zone", zone),))
+    for kind, priority, zone in tasks:
+        world.submit(kind, priority=priority, require=(("zone", zone),) if zone else ())
     world.apply(*world.plan(max_commands=already))
     in_flight = InFlight()
     in_flight.proposed(world.plan(max_commands=3))
@@ -228,16 +248,19 @@ def test_any_plan_is_accepted_whole_keeps_the_order_and_leaves_no_slot_idle(
     if len(commands) < limit:
         # Whoever still waits could not have been placed.
         for task_id in world.queue():
-            kind = world.task(task_id).spec.kind
-            assert not [name for name in world.free() if kind in world.state.nodes[name].kinds]
+            spec = world.task(task_id).spec
+            for name in world.free():
+                node = world.state.nodes[name]
+                assert spec.kind not in node.kinds or not {*spec.require} <= {*node.all_labels}
     chosen = set(placed)
     for task_id in waiting:
         if task_id not in chosen:
-            kind = world.task(task_id).spec.kind
+            wanted = class_of(world.task(task_id).spec)
             assert not [
                 other
                 for other in placed
-                if world.task(other).spec.kind == kind and waiting.index(other) > waiting.index(task_id)
+                if class_of(world.task(other).spec) == wanted
+                and waiting.index(other) > waiting.index(task_id)
             ] or task_id in {command.task_id for command in on_the_way if isinstance(command, Occupy)}
 
 

@@ -138,6 +138,14 @@ def test_a_full_queue_does_not_touch_what_was_accepted() -> None:
         (TaskSpec("noop", args=("x" * 21,)), None, "payload_too_large"),
         (TaskSpec("noop", env=(("K", "x" * 20),)), None, "payload_too_large"),
         (TaskSpec("noop", name="x" * 21), None, "payload_too_large"),
+        (TaskSpec("noop", require=(("zone", "x" * 20),)), None, "payload_too_large"),
+        (TaskSpec("noop", require=(("", "a"),)), None, "invalid_request"),
+        (TaskSpec("noop", require=(("", ""),)), None, "invalid_request"),
+        (TaskSpec("noop", slots=0), None, "invalid_request"),
+        (TaskSpec("noop", slots=1_025), None, "invalid_request"),
+        (TaskSpec("noop", queue_timeout_ms=2**63), None, "invalid_request"),
+        (TaskSpec("noop", delay_ms=-1), None, "invalid_request"),
+        (TaskSpec("noop", delay_ms=2**63), None, "invalid_request"),
         (TaskSpec("noop", priority=2**31), None, "invalid_request"),
         (TaskSpec("noop", retries=-1), None, "invalid_request"),
         (TaskSpec("noop", retries=10**7), None, "invalid_request"),
@@ -155,6 +163,13 @@ def test_a_submission_over_a_limit_is_refused_and_changes_nothing(
 ) -> None:
     world = World(["n1"], settings=Settings(max_payload_bytes=10, max_args_bytes=20, max_array=100))
     assert world.refused(submission("a", spec, array)) == code
+
+
+def test_a_task_requires_at_most_as_many_labels_as_a_node_has() -> None:
+    world = World(["n1"])
+    labels = tuple((f"label-{number:02}", "") for number in range(65))
+    assert world.refused(submission("a", TaskSpec("noop", require=labels))) == "invalid_request"
+    assert world.accept(submission("a", TaskSpec("noop", require=labels[:64], slots=1_024))).count == 1
 
 
 def test_a_request_id_must_be_there_and_short() -> None:
@@ -197,6 +212,10 @@ def test_a_digest_tells_requests_apart_that_look_alike() -> None:
         TaskSpec("noop", payload=b"abc"),
         TaskSpec("noop", priority=1),
         TaskSpec("noop", retries=1),
+        TaskSpec("noop", require=(("ab", "c"),)),
+        TaskSpec("noop", queue_timeout_ms=1),
+        TaskSpec("noop", delay_ms=1),
+        TaskSpec("noop", slots=2),
     ]
     arrays = [None, ArraySpec(0, 1), ArraySpec(0, 1, 1)]
     digests = {request_digest(spec, array) for spec in specs for array in arrays}

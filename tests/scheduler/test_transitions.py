@@ -10,12 +10,13 @@ from raftd.scheduler.replies import Refused
 from raftd.scheduler.transitions import CHARGES, MOVES, Charge, backoff_ms, mix
 from tests.scheduler.world import World
 
-P, R, S, F, C = (
+P, R, S, F, C, W = (
     TaskState.PENDING,
     TaskState.RUNNING,
     TaskState.SUCCEEDED,
     TaskState.FAILED,
     TaskState.CANCELLED,
+    TaskState.RESERVED,
 )
 
 
@@ -24,6 +25,9 @@ def world_with_task_in(state: TaskState) -> tuple[World, int]:
     task_id = world.submit()
     if state is C:
         world.cancel(task_id)
+    elif state is W:
+        world.occupy(world.submit())
+        world.reserve(task_id)
     elif state is not P:
         world.occupy(task_id)
         if state is not R:
@@ -58,8 +62,8 @@ def test_every_event_in_every_state_makes_a_move_of_the_table_or_none(state: Tas
             "mark_stopping": MarkStopping(task_id, 1, token, StopReason.TIMED_OUT),
         }
         reply = world.do(commands[event])
-        wanted = {"occupy": P, "vacate": R, "mark_stopping": R}[event]
-        assert isinstance(reply, Refused) == (state is not wanted)
+        wanted = {"occupy": (P,), "vacate": (R, W), "mark_stopping": (R,)}[event]
+        assert isinstance(reply, Refused) == (state not in wanted)
     after = world.task(task_id)
     if after.state is not before.state:
         assert after.state in MOVES[before.state]

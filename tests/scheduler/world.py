@@ -13,12 +13,17 @@ from raftd.scheduler.commands import (
     Batch,
     Cancel,
     Command,
+    GraphTask,
     Header,
     MarkStopping,
     NodeLost,
     Occupy,
     RegisterNode,
+    Retry,
+    SetEligibility,
+    SetLabels,
     Submit,
+    SubmitGraph,
     Vacate,
 )
 from raftd.scheduler.effects import Effect
@@ -28,6 +33,8 @@ from raftd.scheduler.model import (
     Attempt,
     AttemptOutcome,
     BlobRef,
+    Dependency,
+    Eligibility,
     FencingToken,
     Genesis,
     Member,
@@ -39,6 +46,7 @@ from raftd.scheduler.model import (
     TaskState,
 )
 from raftd.scheduler.replies import Accepted, Occupied, Refused, Registered, Reply
+from raftd.scheduler.slots import line_of
 from raftd.scheduler.state import State
 
 T = TypeVar("T")
@@ -58,7 +66,11 @@ def store_of(name: str) -> int:
 
 
 def registration(
-    name: str, incarnation: int = 1, slots: int = 1, kinds: tuple[str, ...] = KINDS
+    name: str,
+    incarnation: int = 1,
+    slots: int = 1,
+    kinds: tuple[str, ...] = KINDS,
+    labels: tuple[tuple[str, str], ...] = (),
 ) -> RegisterNode:
     return RegisterNode(
         name=name,
@@ -66,16 +78,26 @@ def registration(
         incarnation=incarnation,
         role=NodeRole.VOTER,
         slots=slots,
-        labels=(),
+        labels=labels,
         kinds=kinds,
         address=f"127.0.0.1:{7000 + store_of(name)}",
     )
 
 
-def submission(request_id: str, spec: TaskSpec, array: ArraySpec | None = None) -> Submit:
-    return Submit(
-        request_id, requests.request_digest(spec, array), requests.created_ms(request_id), spec, array
-    )
+def submission(
+    request_id: str, spec: TaskSpec, array: ArraySpec | None = None, after: tuple[Dependency, ...] = ()
+) -> Submit:
+    digest = requests.request_digest(spec, array, after)
+    return Submit(request_id, digest, requests.created_ms(request_id), spec, array, after)
+
+
+def graph(request_id: str, *tasks: GraphTask, max_failures: int = 0) -> SubmitGraph:
+    digest = requests.graph_digest("graph", tasks, max_failures)
+    return SubmitGraph(request_id, digest, requests.created_ms(request_id), "graph", tasks, max_failures)
+
+
+def resubmission(request_id: str, task_id: int) -> Retry:
+    return Retry(task_id, request_id, requests.retry_digest(task_id), requests.created_ms(request_id))
 
 
 class World:
@@ -126,6 +148,7 @@ class World:
             "kinds",
             "members",
             "removed_stores",
+            "settings",
         ):
             assert getattr(before, name) == getattr(after, name)
         assert not self.effects
@@ -135,13 +158,18 @@ class World:
         self.now_ms += ms
 
     def register(
-        self, name: str, incarnation: int = 1, slots: int = 1, kinds: tuple[str, ...] = KINDS
+        self,
+        name: str,
+        incarnation: int = 1,
+        slots: int = 1,
+        kinds: tuple[str, ...] = KINDS,
+        labels: tuple[tuple[str, str], ...] = (),
     ) -> Registered:
-        reply = self.do(registration(name, incarnation, slots, kinds))
+        reply = self.do(registration(name, incarnation, slots, kinds, labels))
         assert isinstance(reply, Registered), reply
         return reply
 
-    def accept(self, submit: Submit) -> Accepted:
+    def accept(self, submit: Submit | SubmitGraph | Retry) -> Accepted:
         reply = self.do(submit)
         assert isinstance(reply, Accepted), reply
         return reply
@@ -155,10 +183,25 @@ class World:
         retries: int = 0,
         run_timeout_ms: int = 0,
         args: tuple[str, ...] = (),
+        require: tuple[tuple[str, str], ...] = (),
+        slots: int = 1,
     ) -> int:
         """Submit one task; its id."""
-        spec = TaskSpec(kind, args=args, priority=priority, retries=retries, run_timeout_ms=run_timeout_ms)
+        spec = TaskSpec(
+            kind,
+            args=args,
+            priority=priority,
+            retries=retries,
+            run_timeout_ms=run_timeout_ms,
+            require=require,
+            slots=slots,
+        )
         return self.accept(submission(request_id or self.new_request_id(), spec)).first_task_id
+
+    def submit_after(self, *after: Dependency, count: int = 0, max_failures: int = 0) -> Accepted:
+        """Submit one task, or an array of them, that comes after others."""
+        array = ArraySpec(0, count - 1, max_failures) if count else None
+        return self.accept(submission(self.new_request_id(), TaskSpec("noop"), array, after))
 
     def submit_array(self, count: int, *, max_failures: int = 0, retries: int = 0) -> Accepted:
         spec = TaskSpec("render-tile", args=("{}",), retries=retries)
@@ -168,11 +211,27 @@ class World:
         self._requests += 1
         return f"request-{self._requests}"
 
-    def occupy(self, task_id: int, node: str = "n1", slot: int = 0) -> Occupied:
+    def occupy(self, task_id: int, node: str = "n1", slot: int = 0, *extra_slots: int) -> Occupied:
         incarnation = self.state.nodes[node].incarnation
-        reply = self.do(Occupy(task_id, node, incarnation, slot))
+        reply = self.do(Occupy(task_id, node, incarnation, slot, extra_slots))
         assert isinstance(reply, Occupied), reply
         return reply
+
+    def reserve(self, task_id: int, node: str = "n1", slot: int = 0) -> Occupied:
+        """The task waits for its turn on that slot."""
+        incarnation = self.state.nodes[node].incarnation
+        reply = self.do(Occupy(task_id, node, incarnation, slot, reserve=True))
+        assert isinstance(reply, Occupied), reply
+        return reply
+
+    def withdraw(self, task_id: int) -> Reply:
+        attempt = self.attempt(task_id)
+        return self.do(MarkStopping(task_id, attempt.number, attempt.token, StopReason.WITHDRAWN))
+
+    def line(self, node: str = "n1", slot: int = 0) -> list[int]:
+        """The tasks on a slot: the one that it executes, then those that wait for their turn."""
+        head = self.state.nodes[node].executing[slot]
+        return [] if head is None else [head, *line_of(self.state.nodes[node], slot)]
 
     def end(
         self,
@@ -182,6 +241,7 @@ class World:
         reason: str = "",
         result: bytes | BlobRef | None = None,
         holders: tuple[str, ...] = (),
+        started_at_ms: int = 0,
     ) -> Reply:
         """The current attempt of the task ends."""
         attempt = self.attempt(task_id)
@@ -194,6 +254,7 @@ class World:
                 reason,
                 result,
                 holders,
+                started_at_ms=started_at_ms,
                 ended_at_ms=self.now_ms,
             )
         )
@@ -213,8 +274,18 @@ class World:
         return self.do(Cancel(job_id=job_id))
 
     def time_out(self, task_id: int) -> Reply:
+        return self.stop(task_id, StopReason.TIMED_OUT)
+
+    def stop(self, task_id: int, reason: StopReason) -> Reply:
+        """Ask the current attempt of the task to end."""
         attempt = self.attempt(task_id)
-        return self.do(MarkStopping(task_id, attempt.number, attempt.token, StopReason.TIMED_OUT))
+        return self.do(MarkStopping(task_id, attempt.number, attempt.token, reason))
+
+    def set_eligibility(self, node: str, eligibility: Eligibility, deadline_ms: int = 0) -> Reply:
+        return self.do(SetEligibility(node, eligibility, deadline_ms))
+
+    def set_labels(self, node: str, *labels: tuple[str, str], remove: tuple[str, ...] = ()) -> Reply:
+        return self.do(SetLabels(node, labels, remove))
 
     def lose(self, node: str) -> Reply:
         return self.do(NodeLost(node, self.state.nodes[node].incarnation))

@@ -136,6 +136,21 @@ class FakeScheduler(SchedulerServicer):
     async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
         return pb.ListResponse()
 
+    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
+        return pb.ExplainResponse()
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        return pb.ListJobsResponse()
+
+    async def SubmitGraph(self, request: pb.SubmitGraphRequest, context: Context) -> pb.SubmitGraphResponse:
+        return pb.SubmitGraphResponse()
+
+    async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryResponse:
+        return pb.RetryResponse()
+
+    async def Purge(self, request: pb.PurgeRequest, context: Context) -> pb.PurgeResponse:
+        return pb.PurgeResponse()
+
     async def Logs(self, request: pb.LogsRequest, context: Context) -> AsyncIterator[pb.LogsResponse]:
         yield pb.LogsResponse()
 
@@ -196,6 +211,31 @@ class FakeAdmin(AdminServicer):
         self, request: admin_pb2.TakeSnapshotRequest, context: Context
     ) -> admin_pb2.TakeSnapshotResponse:
         return admin_pb2.TakeSnapshotResponse()
+
+    async def SetEligibility(
+        self, request: admin_pb2.SetEligibilityRequest, context: Context
+    ) -> admin_pb2.SetEligibilityResponse:
+        return admin_pb2.SetEligibilityResponse()
+
+    async def SetLabels(
+        self, request: admin_pb2.SetLabelsRequest, context: Context
+    ) -> admin_pb2.SetLabelsResponse:
+        return admin_pb2.SetLabelsResponse()
+
+    async def ForgetNode(
+        self, request: admin_pb2.ForgetNodeRequest, context: Context
+    ) -> admin_pb2.ForgetNodeResponse:
+        return admin_pb2.ForgetNodeResponse()
+
+    async def GetSettings(
+        self, request: admin_pb2.GetSettingsRequest, context: Context
+    ) -> admin_pb2.GetSettingsResponse:
+        return admin_pb2.GetSettingsResponse()
+
+    async def SetSettings(
+        self, request: admin_pb2.SetSettingsRequest, context: Context
+    ) -> admin_pb2.SetSettingsResponse:
+        return admin_pb2.SetSettingsResponse()
 
 
 class FakeConsensus(ConsensusServicer):

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import pytest
 
 from raftd.errors import NodeNotFound
 from raftd.node.bulletin import Bulletin
+from raftd.node.clock import ClusterClock, SystemClock
 from raftd.node.members import Members
 from raftd.pb import admin_pb2 as pb
 from raftd.pb.admin_pb2_grpc import AdminStub
 from raftd.raft.ready import ProgressStatus, Status
 from raftd.raft.types import Configuration, Role, Snapshot
+from raftd.scheduler.commands import Command
 from raftd.scheduler.effects import MembersChanged
-from raftd.scheduler.model import MemberRecord, Standing
+from raftd.scheduler.model import Eligibility, MemberRecord, NodeRole, Settings, Standing
+from raftd.scheduler.replies import Reply
 from raftd.scheduler.state import State
 from raftd.services.admin import AdminService
 from raftd.services.forwarding import Forwarder
+from raftd.services.operations import Operations
 from raftd.transport.base import LocalNode
 from raftd.transport.caller import FORWARDED_KEY, Caller
 from raftd.transport.faults import FaultTable
+from tests.scheduler.world import World, registration
 from tests.services.hosts import CLUSTER, FakeNode, Host, channel_to, failure_of, make_host, run, serving
 
+T = TypeVar("T")
+
+NOW_MS = 1_900_000_000_000
 LOCAL = LocalNode(CLUSTER, 1, "n1", "")
 STATUS = Status(
     id=1,
@@ -65,14 +73,28 @@ class Facts:
         return self.now
 
 
+class StoppedClock(SystemClock):
+    """It is always the same time."""
+
+    def wall_ms(self) -> int:
+        return NOW_MS
+
+    def monotonic_ms(self) -> int:
+        return 0
+
+
 class Control:
-    """Remembers what it was asked for (``raftd.services.admin.MembershipControl`` and ``Snapshotting``)."""
+    """Remembers what it was asked for (``MembershipControl`` and ``Snapshotting`` of ``raftd.services.admin``,
+    ``Consensus`` of ``raftd.services.operations``); what is proposed is applied."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
         self.facts = Facts()
         self.fault_injection = True
         self.snapshots_count = 0
+        self.world = World(["n1", "n2"])
+        self.world.do(replace(registration("n9"), name="w9", store_id=99, role=NodeRole.WORKER))
+        self.world.lose("w9")
         self.bulletin: Bulletin | None = None
         self.leader_moved = asyncio.Event()
 
@@ -107,6 +129,13 @@ class Control:
         self.asked.append(("transfer", target))
         return "n2", 8
 
+    async def propose(self, commands: Sequence[Command], *, timeout: float) -> tuple[Reply, ...]:
+        self.asked += [(type(command).__name__,) for command in commands]
+        return self.world.apply(*commands).replies
+
+    async def read(self, read: Callable[[], T], *, timeout: float) -> T:
+        return read()
+
     async def take_snapshot(self) -> Snapshot:
         self.snapshots_count += 1
         return Snapshot(19, 7, Configuration((1, 2, 3)), 4096)
@@ -130,6 +159,7 @@ def admin_of(path: Path, local: LocalNode, control: Control, forwarder: Forwarde
         faults=FaultTable(local.name, path / f"cuts-{local.name}.json", control.fault_injection),
         control=control,
         snapshots=control,
+        operations=Operations(control, lambda: control.world.state, ClusterClock(StoppedClock())),
         forwarder=forwarder,
     )
 
@@ -335,7 +365,79 @@ CHANGES: dict[str, Callable[[Any], Awaitable[object]]] = {
     "promote": lambda stub: stub.PromoteMember(pb.PromoteMemberRequest(name="n6"), timeout=20),
     "remove": lambda stub: stub.RemoveMember(pb.RemoveMemberRequest(name="n3"), timeout=20),
     "transfer": lambda stub: stub.TransferLeadership(pb.TransferLeadershipRequest(target="n2"), timeout=20),
+    "SetEligibility": lambda stub: stub.SetEligibility(
+        pb.SetEligibilityRequest(node="n1", eligibility="cordoned"), timeout=20
+    ),
+    "SetLabels": lambda stub: stub.SetLabels(pb.SetLabelsRequest(node="n1", set={"zone": "a"}), timeout=20),
+    "ForgetNode": lambda stub: stub.ForgetNode(pb.ForgetNodeRequest(node="w9"), timeout=20),
+    "SetSettings": lambda stub: stub.SetSettings(pb.SetSettingsRequest(changes={"max_queue": 9}), timeout=20),
 }
+
+
+def test_an_operator_cordons_drains_labels_and_forgets_nodes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        control = Control()
+        world = control.world
+        admin, _ = service(tmp_path, control=control)
+        host = make_host(tmp_path, admin=admin)
+        async with serving(host), channel_to(host.address) as channel:
+            stub = AdminStub(channel)
+            world.occupy(world.submit())
+            drained = await stub.SetEligibility(
+                pb.SetEligibilityRequest(node="n1", eligibility="draining", deadline_ms=5_000)
+            )
+            assert (drained.index, drained.running) == (world.state.applied_index, 1)
+            node = world.state.nodes["n1"]
+            assert (node.eligibility, node.drain_deadline_ms) == (Eligibility.DRAINING, NOW_MS + 5_000)
+            await stub.SetEligibility(pb.SetEligibilityRequest(node="n1", eligibility="draining"))
+            assert world.state.nodes["n1"].drain_deadline_ms == 0, "it waits for ever"
+            await stub.SetLabels(pb.SetLabelsRequest(node="n2", set={"zone": "a", "gpu": ""}))
+            labelled = await stub.SetLabels(pb.SetLabelsRequest(node="n2", remove=["gpu"]))
+            assert dict(labelled.labels) == {"zone": "a"}
+            code, _ = await failure_of(stub.ForgetNode(pb.ForgetNodeRequest(node="n2")))
+            assert code is grpc.StatusCode.FAILED_PRECONDITION, "it is a member"
+            await stub.ForgetNode(pb.ForgetNodeRequest(node="w9"))
+            assert "w9" not in world.state.nodes
+            for call, wanted in (
+                (
+                    stub.SetEligibility(pb.SetEligibilityRequest(node="n1", eligibility="asleep")),
+                    "invalid_request",
+                ),
+                (
+                    stub.SetEligibility(pb.SetEligibilityRequest(node="n8", eligibility="ready")),
+                    "node_not_found",
+                ),
+                (stub.SetLabels(pb.SetLabelsRequest(node="n1", set={"": "a"})), "invalid_request"),
+                (stub.ForgetNode(pb.ForgetNodeRequest(node="n8")), "node_not_found"),
+            ):
+                assert (await failure_of(call))[1]["raftd-error"] == wanted
+
+    run(scenario())
+
+
+def test_settings_are_told_with_their_limits_and_changed_together(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        admin, _ = service(tmp_path)
+        host = make_host(tmp_path, admin=admin)
+        async with serving(host), channel_to(host.address) as channel:
+            stub = AdminStub(channel)
+            told = {
+                setting.name: setting
+                for setting in (await stub.GetSettings(pb.GetSettingsRequest())).settings
+            }
+            assert list(told) == [field.name for field in fields(Settings)]
+            queue = told["max_queue"]
+            assert (queue.value, queue.default_value, queue.least) == (1_000_000, 1_000_000, 1)
+            changed = await stub.SetSettings(pb.SetSettingsRequest(changes={"max_queue": 7, "placement": 2}))
+            now = {setting.name: setting.value for setting in changed.settings}
+            assert (now["max_queue"], now["placement"]) == (7, 2)
+            for changes in ({}, {"max_queue": 8, "nonsense": 1}, {"max_queue": 0}):
+                refused = await failure_of(stub.SetSettings(pb.SetSettingsRequest(changes=changes)))
+                assert refused[0] is grpc.StatusCode.INVALID_ARGUMENT
+            settings = (await stub.GetSettings(pb.GetSettingsRequest())).settings
+            assert {setting.name: setting.value for setting in settings} == now
+
+    run(scenario())
 
 
 def a_leader_and_a_follower(path: Path) -> tuple[Host, Control, Host, Control]:

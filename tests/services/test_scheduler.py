@@ -11,7 +11,9 @@ import pytest
 
 from raftd.pb import scheduler_pb2 as pb
 from raftd.services import scheduler as service
+from raftd.services import submissions
 from raftd.services.cluster_view import MAX_TASK_CHARS
+from raftd.services.watching import WATCH_BYTES
 from tests.node.executors import FakeExecutor
 from tests.node.test_node import run
 from tests.services.hosts import failure_of
@@ -84,7 +86,7 @@ def test_every_submission_of_a_batch_is_answered_in_its_place(tmp_path: Path) ->
     "request_",
     [
         pb.SubmitRequest(),
-        pb.SubmitRequest(submissions=[a_task()] * (service.MAX_SUBMISSIONS + 1)),
+        pb.SubmitRequest(submissions=[a_task()] * (submissions.MAX_SUBMISSIONS + 1)),
         # Known request ids are answered with all their tasks: ten thousand times ten thousand would fill the memory.
         pb.SubmitRequest(submissions=[an_array("same", 10_000)] * 10),
     ],
@@ -327,7 +329,7 @@ def test_one_entry_of_many_large_changes_still_reaches_its_watchers(tmp_path: Pa
             responses = await changes_of(call, 400)
             index = responses[0].changes[0].index
             assert [response.next_index for response in responses[:-1]] == [index] * (len(responses) - 1)
-            assert max(response.ByteSize() for response in responses) < 2 * service.WATCH_BYTES
+            assert max(response.ByteSize() for response in responses) < 2 * WATCH_BYTES
             end = responses[-1]
             while end.next_index == index:
                 answer = await asyncio.wait_for(call.read(), 30)

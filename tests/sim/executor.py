@@ -214,6 +214,9 @@ class Slots:
         attempt = self._attempts.get(token)
         if attempt is None or attempt.stopping is not None:
             return
+        if reason is StopReason.WITHDRAWN and attempt.work is not None:
+            self._trace.count("withdrawn too late")
+            return
         attempt.stopping = reason
         if attempt.work is None:
             self._over(attempt, STOPPED_AS[reason])

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from raftd.codec.commands import decode_batch
 from raftd.raft.types import Entry
-from raftd.scheduler.commands import Command, Submit, Vacate
+from raftd.scheduler.commands import Command, OccupyNew, Submit, Vacate
 from raftd.scheduler.effects import Assigned, NodeChange, NodeChanged, SlotFreed, TaskChange, TaskChanged
 from raftd.scheduler.model import AttemptOutcome, FencingToken, TaskState
-from raftd.scheduler.replies import Accepted, Refused, Reply, Vacated
+from raftd.scheduler.replies import Accepted, Occupied, Refused, Reply, Vacated
 from raftd.scheduler.state import State
 from tests.sim.plan import Plan
 from tests.sim.trace import Trace
@@ -59,6 +59,8 @@ class Ledger:
         self._tokens: dict[int, FencingToken] = {}
         """Task -> token of its current attempt."""
         self._slots: dict[Slot, FencingToken] = {}
+        self._lines: dict[Slot, list[FencingToken]] = {}
+        """Who waits for a turn, the next one first."""
         self._last_token = FencingToken(0, 0)
         self._requests: dict[str, _Booked] = {}
         self._acknowledged: dict[str, Accepted] = {}
@@ -90,7 +92,7 @@ class Ledger:
         if replies:
             freed = {effect.token for effect in effects if isinstance(effect, SlotFreed)}
             self._replies(entry, decode_batch(entry.data).commands, replies, freed)
-        for task_state in (TaskState.PENDING, TaskState.RUNNING):
+        for task_state in (TaskState.PENDING, TaskState.RESERVED, TaskState.RUNNING):
             if self._counts[task_state] != state.indexes.count(task_state):
                 raise Broken(
                     "TasksConserved",
@@ -110,17 +112,40 @@ class Ledger:
             raise Broken("TokenGrows", f"{token} after {self._last_token}")
         if self._states.get(task.id) is not TaskState.PENDING or task.id in self._tokens:
             raise Broken("TasksConserved", f"t{task.id} is started, and was not pending")
+        self._last_token = self._tokens[task.id] = token
+        if task.state is TaskState.RESERVED:
+            if slot not in self._slots:
+                raise Broken("TablesPartition", f"{token} waits for {slot}, which is free")
+            self._lines.setdefault(slot, []).append(token)
+            self._move(task.id, TaskState.RESERVED)
+            self._trace.count("reserved")
+            return
         if slot in self._slots:
             raise Broken("TablesPartition", f"{slot} is occupied twice")
-        self._last_token = self._tokens[task.id] = self._slots[slot] = token
+        self._slots[slot] = token
+
+    def _move(self, task_id: int, to: TaskState) -> None:
+        before = self._states.get(task_id)
+        if before is not None:
+            self._counts[before] -= 1
+        self._counts[to] += 1
+        self._states[task_id] = to
 
     def _freed(self, effect: SlotFreed) -> None:
         slot = (effect.node, effect.incarnation, effect.slot)
-        if (
-            self._slots.pop(slot, None) != effect.token
-            or self._tokens.pop(effect.task_id, None) != effect.token
-        ):
+        line = self._lines.get(slot, [])
+        if effect.token in line:
+            line.remove(effect.token)
+        elif self._slots.pop(slot, None) != effect.token:
             raise Broken("OnlyCurrentTokenAccepted", f"{effect.token} frees {slot} of t{effect.task_id}")
+        elif line:
+            self._slots[slot] = line.pop(0)
+        if self._states[effect.task_id] is TaskState.RESERVED:
+            # What its end makes of it follows, unless it is as pending as it was to everybody else.
+            self._move(effect.task_id, TaskState.PENDING)
+            self._returned += 1
+        if self._tokens.pop(effect.task_id, None) != effect.token:
+            raise Broken("OnlyCurrentTokenAccepted", f"{effect.token} is not the one of t{effect.task_id}")
 
     def _changed(self, effect: TaskChanged) -> None:
         task, before = effect.task, self._states.get(effect.task.id)
@@ -130,11 +155,12 @@ class Ledger:
             raise Broken("TasksConserved", f"t{task.id} is {effect.change}, and was {before}")
         if before is TaskState.RUNNING and effect.change is TaskChange.CANCELLED:
             self._trace.count("cancelled while running")
-        if before is not None:
-            self._counts[before] -= 1
-            self._returned += before is TaskState.RUNNING and task.state is TaskState.PENDING
-        self._counts[task.state] += 1
-        self._states[task.id] = task.state
+        if before is TaskState.RESERVED and task.state is TaskState.RUNNING:
+            if self._tokens[task.id] not in self._slots.values():
+                raise Broken("TablesPartition", f"t{task.id} runs before its turn")
+            self._trace.count("promoted")
+        self._returned += before is TaskState.RUNNING and task.state is TaskState.PENDING
+        self._move(task.id, task.state)
 
     def _replies(
         self, entry: Entry, commands: Sequence[Command], replies: Sequence[Reply], freed: set[FencingToken]
@@ -145,6 +171,8 @@ class Ledger:
                     self._submitted(entry, command, reply)
                 case Vacate():
                     self._vacated(command, reply, freed)
+                case OccupyNew() if isinstance(reply, Occupied):
+                    self._trace.count("rider accepted")
                 case _:
                     pass
 
@@ -159,6 +187,7 @@ class Ledger:
             (AttemptOutcome.CRASHED, "attempt crashed"),
             (AttemptOutcome.FAILED, "attempt failed"),
             (AttemptOutcome.TIMED_OUT, "run timeout"),
+            (AttemptOutcome.WITHDRAWN, "withdrawn"),
         ):
             if command.outcome is outcome:
                 self._trace.count(name)

@@ -208,7 +208,8 @@ class World:
         if leader is None:
             return False
         indexes = leader.state.indexes
-        return not indexes.count(TaskState.PENDING) and not indexes.count(TaskState.RUNNING)
+        open_states = (TaskState.PENDING, TaskState.RESERVED, TaskState.RUNNING)
+        return not any(indexes.count(state) for state in open_states)
 
     def _agreed(self) -> bool:
         # A replacement that was under way may take its last step even now; whoever left with it hears no more.

@@ -82,7 +82,7 @@ def test_options_stand_between_a_group_and_its_command(capsys: pytest.CaptureFix
         (["version", "--nonsense"], "no such option: --nonsense"),
         (["version", "-o", "xml"], "-o xml is no output format"),
         (["version", "--timeout", "soon"], "'soon' is no duration"),
-        (["submit"], "missing argument"),
+        (["submit"], "what is to be submitted?"),
         (["task"], "raftctl task needs a command"),
         (["-c", "No Such", "status"], "cannot be a cluster's name"),
         (["--address", "nowhere", "status"], "'nowhere' is no address"),

@@ -192,6 +192,7 @@ def test_cancel_does_what_it_can_and_names_what_it_cannot(shell: Shell, cluster:
 def test_logs_go_to_their_streams(shell: Shell, cluster: FakeCluster) -> None:
     cluster.logs["t1"] = [(False, b"out\n"), (True, b"err\n")]
     shell("submit", "noop")
+    cluster.end("t1")
     for words in (("logs", "t1"), ("task", "logs", "t1", "-f")):
         ran = shell(*words)
         assert (ran.code, ran.out, ran.err) == (0, "out\n", "err\n")
