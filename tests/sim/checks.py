@@ -24,7 +24,8 @@ from raftd.raft.types import Configuration, Entry, EntryType, InvariantViolation
 from raftd.scheduler import invariants as state_invariants
 from raftd.scheduler.replies import Reply
 from raftd.storage.recovery import Recovered
-from tests.sim.ledger import Broken, Ledger
+from tests.sim.books import Broken
+from tests.sim.ledger import Ledger
 from tests.sim.loop import Process
 from tests.sim.plan import Plan
 from tests.sim.storage import Durable

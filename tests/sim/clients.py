@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from raftd.errors import NoLeader, NotLeader, OutcomeUnknown, RaftdError, TooManyUncommitted
-from raftd.scheduler.commands import Cancel, Command, Submit
-from raftd.scheduler.model import ArraySpec, TaskSpec
+from raftd.scheduler.commands import Cancel, Command, GraphEdge, GraphTask, Purge, Retry, Submit, SubmitGraph
+from raftd.scheduler.model import ArraySpec, Condition, Dependency, TaskSpec, TaskState
 from raftd.scheduler.replies import Accepted, Refused, Reply
-from raftd.scheduler.requests import created_ms, request_digest
+from raftd.scheduler.requests import created_ms, graph_digest, request_digest, retry_digest
+from tests.sim.books import Broken
 from tests.sim.clock import EPOCH_MS
-from tests.sim.ledger import Broken
 from tests.sim.loop import sleep
 from tests.sim.network import Host
+from tests.sim.steward import LABELS
 
 if TYPE_CHECKING:
     from tests.sim.machine import Life
@@ -44,7 +46,7 @@ class Client:
         self._random = Random(f"{world.plan.seed}/client/{number}")
         self._made = 0
         self._target = self._random.choice(world.store_ids)
-        self._accepted: list[tuple[Submit, Accepted]] = []
+        self._accepted: list[tuple[Submit | SubmitGraph | Retry, Accepted]] = []
         self._term_read = 0
 
     async def run(self, until_s: float) -> None:
@@ -61,7 +63,9 @@ class Client:
 
     async def _ask_something(self) -> None:
         what = self._random.randrange(10)
-        if what < 5:
+        if self._world.plan.orders and self._random.random() < 0.3:
+            await self._order_something()
+        elif what < 5:
             await self._submit(self._new_submission())
         elif what < 7:
             await self._read()
@@ -70,15 +74,42 @@ class Client:
         elif self._accepted:
             await self._again()
 
+    async def _order_something(self) -> None:
+        """What only a scheduler with an order of things can do."""
+        what = self._random.randrange(10)
+        if what < 6:
+            await self._submit(self._new_graph())
+        elif not self._accepted:
+            await self._submit(self._new_submission())
+        elif what < 8:
+            task_id = self._random.choice(self._random.choice(self._accepted)[1].task_ids)
+            request_id = self._new_id()
+            retry = Retry(task_id, request_id, retry_digest(task_id), created_ms(request_id))
+            await self._submit(retry, patient=False)
+        else:
+            await self._propose(self._new_purge(), patient=False)
+
     # What it asks.
 
-    def _new_submission(self) -> Submit:
-        random = self._random
+    def _new_id(self) -> str:
         self._made += 1
         now_ms = EPOCH_MS + int(self._world.loop.time() * 1000)
         request_id = f"c{self._number}-{self._made}"
-        if random.random() < 0.5:
-            request_id = f"{now_ms:012x}-{request_id}"
+        return f"{now_ms:012x}-{request_id}" if self._random.random() < 0.5 else request_id
+
+    def _new_submission(self) -> Submit:
+        random = self._random
+        request_id = self._new_id()
+        spec = self._new_spec()
+        array = (
+            ArraySpec(0, random.randrange(1, 6), random.choice((0, 0, 1))) if random.random() < 0.15 else None
+        )
+        after = self._new_after() if self._world.plan.orders and random.random() < 0.3 else ()
+        digest = request_digest(spec, array, after)
+        return Submit(request_id, digest, created_ms(request_id), spec, array, after)
+
+    def _new_spec(self) -> TaskSpec:
+        random = self._random
         kind = random.choice(("noop", "noop", "sleep", "sleep", "fail"))
         spec = TaskSpec(
             kind=kind,
@@ -90,13 +121,54 @@ class Client:
             backoff_max_ms=800,
             run_timeout_ms=random.choice((0, 0, 0, 500)),
         )
-        array = (
-            ArraySpec(0, random.randrange(1, 6), random.choice((0, 0, 1))) if random.random() < 0.15 else None
+        if not self._world.plan.orders or random.random() < 0.5:
+            return spec
+        return replace(
+            spec,
+            queue_timeout_ms=random.choice((0, 0, 0, 300, 2_000)),
+            delay_ms=random.choice((0, 0, 100, 1_500)),
+            require=tuple((name, "1") for name in LABELS if random.random() < 0.2),
+            slots=random.randrange(1, self._world.plan.slots + 1),
         )
-        return Submit(request_id, request_digest(spec, array), created_ms(request_id), spec, array)
 
-    async def _submit(self, command: Submit) -> None:
-        reply = await self._propose(command)
+    def _new_after(self) -> tuple[Dependency, ...]:
+        """Some of what was accepted here, the latest above all."""
+        random, known = self._random, self._accepted[-6:]
+        made: list[Dependency] = []
+        for _, answer in random.sample(known, random.randrange(len(known) + 1)):
+            condition = random.choice((Condition.OK, Condition.OK, Condition.ANY))
+            if answer.job_id is not None and random.random() < 0.5:
+                made.append(Dependency(answer.job_id, True, condition))
+            else:
+                made.append(Dependency(random.choice(answer.task_ids), False, condition))
+        return tuple(made)
+
+    def _new_graph(self) -> SubmitGraph:
+        random = self._random
+        request_id, count = self._new_id(), random.randrange(1, 7)
+        tasks = []
+        for position in range(count):
+            # Now and then one comes after a later one, or after itself: that may be a cycle.
+            limit = count if random.random() < 0.08 else position
+            before = random.sample(range(limit), random.randrange(min(limit, 3) + 1))
+            edges = tuple(GraphEdge(one, random.choice((Condition.OK, Condition.ANY))) for one in before)
+            others = self._new_after() if random.random() < 0.2 else ()
+            tasks.append(GraphTask(self._new_spec(), edges, others))
+        graph, limit = tuple(tasks), random.choice((0, 0, 0, 1))
+        digest = graph_digest("graph", graph, limit)
+        return SubmitGraph(request_id, digest, created_ms(request_id), "graph", graph, limit)
+
+    def _new_purge(self) -> Purge:
+        random = self._random
+        if random.random() < 0.3:
+            before_ms = EPOCH_MS + int(self._world.loop.time() * 1000) - random.choice((0, 1_000, 3_000))
+            return Purge(ended_before_ms=before_ms, states=random.choice(((), (TaskState.FAILED,))))
+        chosen = [answer for _, answer in random.sample(self._accepted, min(3, len(self._accepted)))]
+        jobs = tuple(sorted({answer.job_id for answer in chosen[1:] if answer.job_id is not None}))
+        return Purge(tuple(chosen[0].task_ids), jobs if chosen[0].job_id not in jobs else ())
+
+    async def _submit(self, command: Submit | SubmitGraph | Retry, *, patient: bool = True) -> None:
+        reply = await self._propose(command, patient=patient)
         if isinstance(reply, Accepted):
             self._told(lambda: self._world.checks.ledger.acknowledged(command.request_id, reply))
             self._accepted.append((command, reply))
@@ -105,9 +177,7 @@ class Client:
         """The same request once more: the same answer. Another one under its id: refused."""
         command, answer = self._random.choice(self._accepted)
         if self._random.random() < 0.3:
-            spec = TaskSpec(kind="noop", name="another")
-            other = Submit(command.request_id, request_digest(spec, None), command.created_ms, spec)
-            reply = await self._propose(other)
+            reply = await self._propose(self._other(command))
             if isinstance(reply, Accepted):
                 self._told(
                     lambda: self._broken("ReplyStable", f"{command.request_id} stands for two requests")
@@ -120,6 +190,18 @@ class Client:
                 self._told(
                     lambda: self._broken("ReplyStable", f"{command.request_id}: {answer}, then {reply}")
                 )
+
+    def _other(self, command: Submit | SubmitGraph | Retry) -> Submit:
+        """Another request under the same id: another task, or the same after something else."""
+        spec = TaskSpec(kind="noop", name="another")
+        after: tuple[Dependency, ...] = ()
+        array: ArraySpec | None = None
+        if isinstance(command, Submit) and self._random.random() < 0.5:
+            spec, array = command.spec, command.array
+            after = (*command.after, Dependency(self._accepted[0][1].first_task_id, False, Condition.ANY))
+            self._world.trace.count("same id, after something else")
+        digest = request_digest(spec, array, after)
+        return Submit(command.request_id, digest, command.created_ms, spec, array, after)
 
     async def _cancel(self) -> None:
         _, answer = self._random.choice(self._accepted)
@@ -154,15 +236,19 @@ class Client:
 
     # How it asks.
 
-    async def _propose(self, command: Command) -> Reply | None:
-        """Until there is an answer, under the same request id; None if the client has given up."""
+    async def _propose(self, command: Command, *, patient: bool = True) -> Reply | None:
+        """Until there is an answer, under the same request id; None if the client has given up.
+
+        Args:
+            patient: whether what is refused for now is asked again.
+        """
 
         async def work(host: Host) -> Reply:
             (reply,) = await cast("Life", host).node.propose((command,), timeout=CALL_TIMEOUT_S)
             return reply
 
         while (reply := await self._ask(work)) is not None:
-            if not isinstance(reply, Refused) or not reply.retryable:
+            if not isinstance(reply, Refused) or not reply.retryable or not patient:
                 return reply
             await sleep(0.3 + self._random.random())
         return None

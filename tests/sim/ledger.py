@@ -8,32 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raftd.codec.commands import decode_batch
 from raftd.raft.types import Entry
-from raftd.scheduler.commands import Command, OccupyNew, Submit, Vacate
+from raftd.scheduler.commands import Command, OccupyNew, Retry, Submit, SubmitGraph, Vacate
 from raftd.scheduler.effects import Assigned, NodeChange, NodeChanged, SlotFreed, TaskChange, TaskChanged
 from raftd.scheduler.model import AttemptOutcome, FencingToken, TaskState
 from raftd.scheduler.replies import Accepted, Occupied, Refused, Reply, Vacated
 from raftd.scheduler.state import State
+from tests.sim.books import Books, Broken
 from tests.sim.plan import Plan
 from tests.sim.trace import Trace
 
 Slot = tuple[str, int, int]
 """Node, incarnation, number."""
 
-
-class Broken(AssertionError):
-    """The books do not balance.
-
-    Attributes:
-        invariant: which one.
-    """
-
-    def __init__(self, invariant: str, what: str) -> None:
-        super().__init__(what)
-        self.invariant = invariant
+Submission = Submit | SubmitGraph | Retry
 
 
 @dataclass(slots=True)
@@ -41,7 +32,7 @@ class _Booked:
     """A request that was accepted."""
 
     answer: Accepted
-    digest: bytes
+    content: Submission
     index: int
     term: int
 
@@ -52,6 +43,7 @@ class Ledger:
     def __init__(self, plan: Plan, trace: Trace) -> None:
         self._plan = plan
         self._trace = trace
+        self._books = Books(plan.settings, trace)
         self._states: dict[int, TaskState] = {}
         self._counts: Counter[TaskState] = Counter()
         self._returned = 0
@@ -59,6 +51,9 @@ class Ledger:
         self._tokens: dict[int, FencingToken] = {}
         """Task -> token of its current attempt."""
         self._slots: dict[Slot, FencingToken] = {}
+        """Who occupies it."""
+        self._extra: dict[FencingToken, tuple[Slot, ...]] = {}
+        """Of an attempt that occupies several: those beside the first."""
         self._lines: dict[Slot, list[FencingToken]] = {}
         """Who waits for a turn, the next one first."""
         self._last_token = FencingToken(0, 0)
@@ -91,14 +86,17 @@ class Ledger:
                     pass
         if replies:
             freed = {effect.token for effect in effects if isinstance(effect, SlotFreed)}
-            self._replies(entry, decode_batch(entry.data).commands, replies, freed)
+            batch = decode_batch(entry.data)
+            self._replies(entry, batch.commands, replies, freed)
+            answered = tuple(zip(batch.commands, replies, strict=True))
+            self._books.applied(answered, effects, batch.header.cluster_time_ms, state)
         for task_state in (TaskState.PENDING, TaskState.RESERVED, TaskState.RUNNING):
             if self._counts[task_state] != state.indexes.count(task_state):
                 raise Broken(
                     "TasksConserved",
                     f"{self._counts[task_state]} are {task_state.name}, the state says otherwise",
                 )
-        if self._counts[TaskState.RUNNING] != len(self._slots):
+        if self._counts[TaskState.RUNNING] != len(set(self._slots.values())):
             raise Broken(
                 "TablesPartition", f"{len(self._slots)} slots are occupied, not as many as tasks run"
             )
@@ -116,13 +114,22 @@ class Ledger:
         if task.state is TaskState.RESERVED:
             if slot not in self._slots:
                 raise Broken("TablesPartition", f"{token} waits for {slot}, which is free")
-            self._lines.setdefault(slot, []).append(token)
+            if effect.attempt.extra_slots or self._slots[slot] in self._extra:
+                raise Broken("TablesPartition", f"{token} waits for {slot}, and not for it alone")
+            line = self._lines.setdefault(slot, [])
+            line.append(token)
+            if len(line) > self._books.settings.reserve_depth:
+                raise Broken("WithinLimits", f"{len(line)} wait for {slot}")
             self._move(task.id, TaskState.RESERVED)
             self._trace.count("reserved")
             return
-        if slot in self._slots:
-            raise Broken("TablesPartition", f"{slot} is occupied twice")
-        self._slots[slot] = token
+        extra = tuple((effect.node, effect.incarnation, number) for number in effect.attempt.extra_slots)
+        for one in (slot, *extra):
+            if one in self._slots:
+                raise Broken("TablesPartition", f"{one} is occupied twice")
+            self._slots[one] = token
+        if extra:
+            self._extra[token] = extra
 
     def _move(self, task_id: int, to: TaskState) -> None:
         before = self._states.get(task_id)
@@ -140,6 +147,9 @@ class Ledger:
             raise Broken("OnlyCurrentTokenAccepted", f"{effect.token} frees {slot} of t{effect.task_id}")
         elif line:
             self._slots[slot] = line.pop(0)
+        for one in self._extra.pop(effect.token, ()):
+            if self._slots.pop(one, None) != effect.token:
+                raise Broken("TablesPartition", f"{effect.token} frees {one}, and does not occupy it")
         if self._states[effect.task_id] is TaskState.RESERVED:
             # What its end makes of it follows, unless it is as pending as it was to everybody else.
             self._move(effect.task_id, TaskState.PENDING)
@@ -167,7 +177,7 @@ class Ledger:
     ) -> None:
         for command, reply in zip(commands, replies, strict=True):
             match command:
-                case Submit():
+                case Submit() | SubmitGraph() | Retry():
                     self._submitted(entry, command, reply)
                 case Vacate():
                     self._vacated(command, reply, freed)
@@ -197,28 +207,29 @@ class Ledger:
                 "OnlyCurrentTokenAccepted", f"{command.token} ends t{command.task_id}, and was not current"
             )
 
-    def _submitted(self, entry: Entry, command: Submit, reply: Reply) -> None:
-        booked = self._requests.get(command.request_id)
+    def _submitted(self, entry: Entry, command: Submission, reply: Reply) -> None:
+        booked, content = self._requests.get(command.request_id), _content(command)
+        same = booked is not None and booked.content == content
         if isinstance(reply, Refused):
             if reply.code == "queue_full":
                 self._trace.count("queue full")
             elif reply.code == "request_id_conflict":
                 self._trace.count("same id, other request")
-                if booked is None or booked.digest == command.digest:
+                if booked is None or same:
                     raise Broken("ReplyStable", f"{command.request_id} is no conflict")
-            if booked is not None and booked.digest == command.digest:
+            if same:
                 raise Broken(
                     "ReplyStable", f"{command.request_id} was accepted, and is refused: {reply.code}"
                 )
             return
         if not isinstance(reply, Accepted):
-            raise Broken("ReplyStable", f"a Submit is answered by {reply}")
+            raise Broken("ReplyStable", f"a submission is answered by {reply}")
         if booked is None:
             if reply.duplicate:
                 raise Broken("ReplyStable", f"{command.request_id} is said to be known, and is not")
-            self._requests[command.request_id] = _Booked(reply, command.digest, entry.index, entry.term)
+            self._requests[command.request_id] = _Booked(reply, content, entry.index, entry.term)
             return
-        if not reply.duplicate or _plain(reply) != _plain(booked.answer) or booked.digest != command.digest:
+        if not reply.duplicate or _plain(reply) != _plain(booked.answer) or not same:
             raise Broken("ReplyStable", f"{command.request_id} was answered {booked.answer}, now {reply}")
         self._trace.count("dedup hit")
         if entry.term != booked.term:
@@ -278,9 +289,17 @@ class Ledger:
                 )
             for task_id in answer.task_ids:
                 task = state.tasks.get(task_id)
-                if task is None or task.state is not self._states[task_id]:
+                if self._books.purged(task_id):
+                    if task is not None:
+                        raise Broken("TasksConserved", f"t{task_id} was purged, and is {task}")
+                elif task is None or task.state is not self._states[task_id]:
                     raise Broken("AckedKept", f"t{task_id} of {request_id} is {task}")
 
 
 def _plain(answer: Accepted) -> tuple[int, int, int | None]:
     return answer.first_task_id, answer.count, answer.job_id
+
+
+def _content(command: Submission) -> Submission:
+    """What was asked for, without what stands for it."""
+    return replace(command, digest=b"")

@@ -53,6 +53,7 @@ from tests.sim.executor import KINDS, Slots, Supervisor
 from tests.sim.loop import Process, sleep
 from tests.sim.network import AttachPipe, Host
 from tests.sim.plan import CLUSTER_ID, DATA, Plan, genesis_entry, name_of
+from tests.sim.steward import own_labels
 from tests.sim.storage import Durable, NotOnTheMedium, SteppedStorage, WatchedLog
 
 if TYPE_CHECKING:
@@ -307,6 +308,7 @@ class Life:
                 address=f"{machine.name}:1",
                 slots=plan.slots,
                 kinds=KINDS,
+                labels=own_labels(plan.seed, machine.store_id),
                 lease_ms=plan.settings.lease_ms,
                 heartbeat_ms=plan.settings.lease_ms // 3,
             ),

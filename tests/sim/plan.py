@@ -64,6 +64,9 @@ class Plan:
         outstanding: requests that a client has under way at once.
         payload_bytes: of a large task.
         longest_ms: how long a sleep may be.
+        orders: whether tasks wait for others, for times, for labels and for several slots, and ended ones are submitted
+            again or purged.
+        words_every_s: the mean time between two words of the steward; 0: there is none.
     """
 
     seed: int
@@ -76,6 +79,8 @@ class Plan:
     outstanding: int = 2
     payload_bytes: int = 0
     longest_ms: int = 1_000
+    orders: bool = False
+    words_every_s: float = 0.0
     tick_ms: int = 50
     election_ticks: int = 8
     heartbeat_ticks: int = 2
@@ -195,6 +200,8 @@ def _lean(plan: Plan, leaning: str) -> Plan:
 
 def _drawn(seed: int) -> Plan:
     random = Random(f"{seed}/plan")
+    # From a stream of its own, so that what a seed draws of faults and of Raft stays what it was.
+    scheduling = Random(f"{seed}/scheduling")
     likely = random.choice((0.15, 0.35, 0.6))
     faults = {fault for fault in FAULTS if random.random() < likely}
     if "members" in faults:
@@ -206,11 +213,13 @@ def _drawn(seed: int) -> Plan:
         fault_s=random.choice((6.0, 10.0, 15.0)),
         every_s=random.choice((0.4, 1.0, 2.5)),
         nodes=random.choice((1, 3, 3, 3, 3, 3, 5)),
-        slots=random.choice((1, 1, 2)),
+        slots=random.choice((1, 2, 3)),
         clients=random.choice((1, 2, 3)),
         outstanding=random.choice((1, 2, 5)),
         payload_bytes=random.choice((0, 1_500, 6_000)),
         longest_ms=random.choice((300, 1_000, 3_000, 7_000)),
+        orders=scheduling.random() < 0.75,
+        words_every_s=scheduling.choice((0.0, 0.3, 1.0, 3.0)),
         election_ticks=random.choice((8, 8, 8, 5)),
         heartbeat_ticks=random.choice((2, 2, 1)),
         pre_vote=random.random() < 0.85,

@@ -17,16 +17,17 @@ from random import Random
 
 from raftd.scheduler import invariants as state_invariants
 from raftd.scheduler.model import FencingToken, TaskState
+from tests.sim.books import Broken
 from tests.sim.checks import Checks, Violation
 from tests.sim.clients import Client
 from tests.sim.executor import Running
 from tests.sim.faults import Faults
-from tests.sim.ledger import Broken
 from tests.sim.loop import NOBODY, Livelock, Process, SimulatedLoop, sleep
 from tests.sim.machine import Life, Machine
 from tests.sim.network import Network
 from tests.sim.operator import Operator
 from tests.sim.plan import Plan
+from tests.sim.steward import Steward
 from tests.sim.trace import Trace
 
 HEAL_ELECTION_TIMEOUTS = 10
@@ -73,6 +74,7 @@ class World:
         self.running = Running(self._one_at_a_time)
         self.machines = [Machine(self, store_id) for store_id in plan.voters]
         self.operator = Operator(self)
+        self.steward = Steward(self)
         self.fault_count = 0
         self.over_faults = False
         """Nothing is broken on purpose any more."""
@@ -144,14 +146,18 @@ class World:
         await self._until(lambda: bool(self._settled_leader()), 30, "HealsInTime", "a first leader")
         until_s = self.loop.time() + plan.fault_s
         clients = [asyncio.ensure_future(Client(self, number).run(until_s)) for number in range(plan.clients)]
+        steward = asyncio.ensure_future(self.steward.run(until_s))
         faults = Faults(self)
         await faults.run(until_s)
         await sleep(max(0.0, until_s - self.loop.time()))
         self.trace.say("calm")
         faults.calm()
         self.over_faults = True
+        release = asyncio.ensure_future(self.steward.release())
         await self._heals(clients)
         self.over = True
+        await steward
+        await release
         for client in clients:
             client.cancel()
 
