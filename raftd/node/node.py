@@ -13,7 +13,7 @@ from raftd.errors import DeadlinePassed, DiskFull, InvalidChange, OutcomeUnknown
 from raftd.node.loop import Loop
 from raftd.node.proposals import Proposal, ProposedChange
 from raftd.raft import types as raft
-from raftd.scheduler.commands import Command, MembershipChange, Submit
+from raftd.scheduler.commands import Command, MembershipChange, Retry, Submit, SubmitGraph
 from raftd.scheduler.replies import Reply
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Node(Loop):
             DeadlinePassed: time ran out before it was appended.
         """
         self._check_leads()
-        if self._disk_full and any(isinstance(command, Submit) for command in commands):
+        if self._disk_full and any(isinstance(command, Submit | SubmitGraph | Retry) for command in commands):
             raise DiskFull("the disk of the leader is full", try_="make room: it goes on by itself then")
         done: asyncio.Future[tuple[Reply, ...]] = self._loop.create_future()
         proposal = Proposal(tuple(commands), size_bytes, self._loop.time() + timeout, done)

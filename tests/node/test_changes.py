@@ -23,10 +23,10 @@ from raftd.errors import (
 from raftd.node.snapshots import Policy
 from raftd.raft.types import HardState, Role, Snapshot
 from raftd.scheduler import invariants
-from raftd.scheduler.commands import Submit
+from raftd.scheduler.commands import GraphTask, Retry, Submit, SubmitGraph
 from raftd.scheduler.model import Standing, TaskSpec
 from raftd.scheduler.replies import Accepted
-from raftd.scheduler.requests import request_digest
+from raftd.scheduler.requests import graph_digest, request_digest, retry_digest
 from raftd.storage.errors import DamagedLog, StorageFull
 from tests.node.cluster import Cluster, Member
 from tests.node.snapshot_files import BytesReader
@@ -394,8 +394,14 @@ def test_a_leader_without_room_hands_over_and_takes_no_submissions_until_there_i
             await submit_many(cluster, "s", 2)
             await other.membership.transfer(full.name, timeout=10)
             await eventually(lambda: full.node.leads, 10, "it leads again")
-            with pytest.raises(DiskFull):
-                await full.node.propose([a_submit("x")], timeout=5)
+            graph = (GraphTask(TaskSpec(kind="noop")),)
+            for work in (
+                a_submit("x"),
+                SubmitGraph("g", graph_digest("", graph, 0), 0, "", graph),
+                Retry(1, "again", retry_digest(1), 0),
+            ):
+                with pytest.raises(DiskFull):
+                    await full.node.propose([work], timeout=5)
             assert full.node.leads, "handing over in a circle would help nobody"
             full.node.storage_full(False)
             await eventually(lambda: not full.node.disk_full, 10, "there is room")
