@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants import disk, elections, host, members, replication, scheduling
+from tests.mutants import disk, elections, host, members, orders, replication, scheduling
 
 MUTANTS = (
     *elections.MUTANTS,
@@ -11,4 +11,5 @@ MUTANTS = (
     *disk.MUTANTS,
     *host.MUTANTS,
     *scheduling.MUTANTS,
+    *orders.MUTANTS,
 )

@@ -176,6 +176,9 @@ class Books:
                     if effect.task.state is TaskState.RESERVED:
                         task.state = TaskState.RESERVED
                 case StopRequested():
+                    waits = self._tasks[effect.task_id].state is TaskState.RESERVED
+                    if effect.reason is StopReason.WITHDRAWN and not waits:
+                        raise Broken("CostsAsDue", f"t{effect.task_id} is withdrawn, and has its turn")
                     self._stops[effect.token] = effect.reason
                 case SlotFreed():
                     self._attempt_ended(effect, vacated.get(effect.token))
