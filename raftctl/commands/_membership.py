@@ -158,7 +158,10 @@ def remove(asked: Invocation, node: str, *, force: bool, keep_data: bool) -> Non
                 membership = _take_out(wait, name, force=force)
             elif not membership.leads:
                 raise CliError("no node leads", "raftctl raft status", ExitCode.UNAVAILABLE)
+            worker = local.record().node(name).worker
             kept = joining.forget(local.launcher, name, keep_data=keep_data)
+            if worker:
+                _Wait(client, deadline, local.launcher.progress).forgotten(name)
             text = f"removed {name}; {_voters(membership)}"
     voters = [member.name for member in membership.voters]
     data_dir = str(kept) if kept is not None else None
@@ -286,6 +289,28 @@ class _Wait:
                 raise CliError(
                     f"waited for {name} in vain, but it goes on: {lack}",
                     "raftctl raft members, and raftctl raft status",
+                    ExitCode.WAIT_TIMED_OUT,
+                )
+            self.progress(lack)
+            time.sleep(POLL_S)
+
+    def forgotten(self, name: str) -> None:
+        """Has the cluster forget a node that is no member, as soon as its lease has run out: until then what it ran
+        could run on."""
+        from raftctl.client import errors
+
+        while True:
+            try:
+                self.client.forget_node(name, timeout_s=LOOK_S)
+                return
+            except errors.NodeNotFound:
+                return
+            except (errors.Unavailable, errors.Rejected) as error:
+                lack = error.message
+            if time.monotonic() >= self.deadline:
+                raise CliError(
+                    f"{name} is stopped, but the cluster remembers it: {lack}",
+                    "raftctl status",
                     ExitCode.WAIT_TIMED_OUT,
                 )
             self.progress(lack)

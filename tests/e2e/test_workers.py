@@ -76,6 +76,7 @@ def test_a_worker_follows_when_all_the_members_that_it_was_told_of_are_replaced(
     wait_until(lambda: test.nodes()["w1"]["slots_ready"] or None, 60, "w1 is back")
     test.run("node", "remove", "w2")
     assert "w2" not in [node["id"] for node in test.json("cluster", "info")["nodes"]]
+    assert "w2" not in [row["id"] for row in test.json("status")["nodes"]]
 
 
 def test_a_frame_is_rendered_by_workers_alone(cluster: ClusterFactory) -> None:
