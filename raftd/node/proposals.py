@@ -34,7 +34,7 @@ MAX_BATCH_BYTES = 768 * 1024
 
 MAX_BATCH_COMMANDS = 8192
 
-MAX_CLIENT_COMMANDS = 1024
+MAX_CLIENT_COMMANDS = 512
 """Of clients in one entry, unless one call brings more: everything else waits while they are applied."""
 
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
