@@ -131,16 +131,12 @@ def run(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Refuse a data directory of another node.")] = None,
     store_id: Annotated[str | None, typer.Option(help="Refuse a data directory of another store.")] = None,
-    cluster_id: Annotated[
-        str | None, typer.Option(help="Refuse a data directory of another cluster.")
-    ] = None,
+    cluster_id: Annotated[str | None, typer.Option(help="Refuse a directory of another cluster.")] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT to serve gRPC on.")] = None,
-    advertise: Annotated[
-        str | None, typer.Option(help="HOST:PORT under which others reach this node.")
-    ] = None,
+    advertise: Annotated[str | None, typer.Option(help="HOST:PORT that others reach it under.")] = None,
     slots: Annotated[int | None, typer.Option(help="Attempts that run at once.")] = None,
     allow: Annotated[
-        list[str] | None, typer.Option(help="Offer a kind that is off by default: shell.")
+        list[str] | None, typer.Option(help="Offer a kind that is off by default: shell, python.")
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; may be repeated.")] = None,
     token_file: Annotated[Path | None, typer.Option(help="The token that every call must carry.")] = None,
@@ -152,9 +148,7 @@ def run(
     ] = None,
     tick_ms: Annotated[int | None, typer.Option(help="Raft's clock.")] = None,
     heartbeat_ticks: Annotated[int | None, typer.Option(help="Ticks between a leader's heartbeats.")] = None,
-    election_ticks: Annotated[
-        int | None, typer.Option(help="Base of the election timeout, in ticks.")
-    ] = None,
+    election_ticks: Annotated[int | None, typer.Option(help="Base of the election timeout.")] = None,
     segment_bytes: Annotated[int | None, typer.Option(help="Size of one log segment.")] = None,
     snapshot_entries: Annotated[int | None, typer.Option(help="Applied entries between snapshots.")] = None,
     snapshot_log_bytes: Annotated[
@@ -170,6 +164,11 @@ def run(
     slot_nice: Annotated[int | None, typer.Option(help="CPU niceness of the slots.")] = None,
     stop_grace_ms: Annotated[int | None, typer.Option(help="Between TERM and KILL of an attempt.")] = None,
     output_limit_bytes: Annotated[int | None, typer.Option(help="Captured output of an attempt.")] = None,
+    task_cpu_ms: Annotated[int | None, typer.Option(help="CPU time that ends an attempt.")] = None,
+    task_memory_bytes: Annotated[int | None, typer.Option(help="Memory that ends an attempt.")] = None,
+    task_file_bytes: Annotated[int | None, typer.Option(help="Size of a file that ends an attempt.")] = None,
+    task_output_bytes: Annotated[int | None, typer.Option(help="Output that ends an attempt.")] = None,
+    task_processes: Annotated[int | None, typer.Option(help="Processes at once that end an attempt.")] = None,
     log_file: Annotated[Path | None, typer.Option(help="Where to log; default: stderr.")] = None,
     log_file_bytes: Annotated[int | None, typer.Option(help="At this size the log file is rotated.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -23,6 +24,8 @@ MAX_LABELS = 64
 MAX_TEXT_CHARS = 256
 """Limits of the record on what a node says of itself (``raftd.scheduler.registration``): over them it would be refused
 by every leader, again and again, instead of once, here."""
+
+LINUX_ONLY = ("task_cpu_ms", "task_memory_bytes", "task_processes")
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """Of a node."""
@@ -45,7 +48,7 @@ class Config:
         listen: ``host:port`` that gRPC is served on.
         advertise: ``host:port`` that others reach this node under; empty: the same as ``listen``.
         slots: how many attempts run at once.
-        allow: task kinds that are off unless named here (``shell``).
+        allow: task kinds that are off unless named here (``shell``, ``python``); checked at the start.
         labels: free text pairs, shown and (later) matched by requirements.
         token_file: a file with the token that every call must carry; None: no token is asked for.
         fault_injection: serve ``Admin.SetFaults`` (partitions that act inside this node's transport).
@@ -60,7 +63,9 @@ class Config:
         trace: a file that gets one line of JSON for each transition of the consensus core; None: none.
         slot_nice: CPU priority of the slots, so that tasks never delay heartbeats.
         stop_grace_ms: between TERM and KILL of an attempt.
-        output_limit_bytes: captured stdout and stderr of an attempt, each.
+        output_limit_bytes: captured stdout and stderr of an attempt, each; what follows is dropped.
+        task_cpu_ms, task_memory_bytes, task_file_bytes, task_output_bytes, task_processes: what an attempt may use;
+            going over one ends it (docs/writing-tasks.md). 0: no limit.
         log_file: where raftd writes its own log; None: stderr.
         log_file_bytes: at this size the log file is rotated (one old file is kept).
         log_level: debug, info, warning or error.
@@ -92,6 +97,11 @@ class Config:
     slot_nice: int = 15
     stop_grace_ms: int = 5_000
     output_limit_bytes: int = 1024 * 1024
+    task_cpu_ms: int = 0
+    task_memory_bytes: int = 0
+    task_file_bytes: int = 0
+    task_output_bytes: int = 0
+    task_processes: int = 0
     log_file: Path | None = None
     log_file_bytes: int = 16 * 1024 * 1024
     log_level: str = "info"
@@ -275,6 +285,11 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "slot_nice": _integer(0, 19),
     "stop_grace_ms": _integer(0, 3_600_000),
     "output_limit_bytes": _integer(1024, 1 << 30),
+    "task_cpu_ms": _integer(0, 1 << 40),
+    "task_memory_bytes": _integer(0, 1 << 50),
+    "task_file_bytes": _integer(0, 1 << 50),
+    "task_output_bytes": _integer(0, 1 << 40),
+    "task_processes": _integer(0, 1 << 20),
     "log_file": _path,
     "log_file_bytes": _integer(4096, 1 << 40),
     "log_level": _text,
@@ -377,11 +392,9 @@ def _check(config: Config, sources: Mapping[str, str]) -> None:
         raise ConfigError(
             f"{sources['log_level']} = {config.log_level!r} is not debug, info, warning or error"
         )
-    unknown = [kind for kind in config.allow if kind not in ("shell",)]
-    if unknown:
-        raise ConfigError(
-            f"{sources['allow']}: {unknown[0]!r} is not a kind that must be allowed", try_="--allow shell"
-        )
+    for key in LINUX_ONLY:
+        if getattr(config, key) and not sys.platform.startswith("linux"):
+            raise ConfigError(f"{sources[key]}: only Linux keeps this limit", try_="leave it out here")
 
 
 def read_token(file: Path | None) -> str:

@@ -56,7 +56,8 @@ def test_every_setting_can_come_from_everywhere(tmp_path: Path) -> None:
         "stop_grace_ms": "0", "output_limit_bytes": "1024", "log_file": "/l", "log_file_bytes": "4096",
         "log_level": "error", "name": "n1", "cluster_id": "c1", "snapshot_entries": "7", "snapshot_log_bytes": "4096",
         "kept_entries": "0", "lease_reads": "true", "trace": "/t.jsonl",
-        "role": "worker", "join": "127.0.0.1:3,127.0.0.1:4", "store_id": "ab",
+        "task_cpu_ms": "1", "task_memory_bytes": "2", "task_file_bytes": "3", "task_output_bytes": "4",
+        "task_processes": "5", "role": "worker", "join": "127.0.0.1:3,127.0.0.1:4", "store_id": "ab",
     }  # fmt: skip
     assert set(text) == set(config._PARSERS)
     by_variable = load({}, {f"RAFTD_{key.upper()}": value for key, value in text.items()}, None)
@@ -67,6 +68,14 @@ def test_every_setting_can_come_from_everywhere(tmp_path: Path) -> None:
     assert by_variable.address == "127.0.0.1:2"
     assert (by_variable.name, by_variable.cluster_id) == ("n1", 0xC1)
     assert (by_variable.join, by_variable.store_id) == (("127.0.0.1:3", "127.0.0.1:4"), 0xAB)
+
+
+def test_a_limit_that_a_system_cannot_keep_is_refused_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    load({"data_dir": "/d", "task_memory_bytes": 1}, {}, None)
+    monkeypatch.setattr("sys.platform", "darwin")
+    load({"data_dir": "/d", "task_file_bytes": 1, "task_output_bytes": 1}, {}, None)
+    for key in ("task_cpu_ms", "task_memory_bytes", "task_processes"):
+        assert "only Linux keeps this limit" in refused({key: 1})
 
 
 NUMBERS = {
@@ -82,6 +91,11 @@ NUMBERS = {
     "stop_grace_ms": (0, 3_600_000),
     "output_limit_bytes": (1024, 1 << 30),
     "log_file_bytes": (4096, 1 << 40),
+    "task_cpu_ms": (0, 1 << 40),
+    "task_memory_bytes": (0, 1 << 50),
+    "task_file_bytes": (0, 1 << 50),
+    "task_output_bytes": (0, 1 << 40),
+    "task_processes": (0, 1 << 20),
 }
 
 
@@ -104,7 +118,6 @@ def test_numbers_have_bounds_and_the_message_names_them_and_the_source(key: str,
         ({"fault_injection": 1}, "neither true nor false"),
         ({"data_dir": ""}, "is empty"),
         ({"data_dir": 7}, "is not text"),
-        ({"allow": ["render"]}, "'render' is not a kind that must be allowed"),
         ({"allow": [1]}, "is not a list of words"),
         ({"labels": ["novalue"]}, "'novalue' is not of the form key=value"),
         ({"labels": ["=x"]}, "'=x' is not of the form key=value"),

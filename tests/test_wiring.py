@@ -22,6 +22,7 @@ from raftd.pb import scheduler_pb2 as pb
 from raftd.pb.scheduler_pb2_grpc import SchedulerStub
 from raftd.storage.directory import DataDirectory
 from raftd.storage.errors import Condemned
+from raftd.tasks import registry
 from raftd.wiring.member import Server
 from tests.services.hosts import channel_to, failure_of, run
 from tests.support import eventually, free_ports
@@ -359,5 +360,37 @@ def test_a_copy_that_is_exactly_one_life_old_does_not_go_on_nor_start_again(tmp_
             assert isinstance(ended[0], StoreTwice)
             with pytest.raises(Condemned, match="a copy of the other's"):
                 opened(copy)
+
+    run(scenario())
+
+
+def test_a_kind_that_cannot_be_allowed_is_refused_at_the_start(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        config = founded(tmp_path, 1, allow=("shell", "render"))
+        directory = opened(config)
+        try:
+            with pytest.raises(ConfigError, match="'render' is not a kind that must be allowed"):
+                Server(config, directory, fatal)
+        finally:
+            directory.close()
+
+    run(scenario())
+
+
+def test_what_a_node_leaves_out_is_logged_and_said_to_who_submits_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = registry.Registry(
+        registry.load().kinds, {"count": "ModuleNotFoundError: No module named 'abacus'"}
+    )
+    monkeypatch.setattr(registry, "load", lambda: broken)
+
+    async def scenario() -> None:
+        async with running(founded(tmp_path, 1)) as (server, stub):
+            assert "the entry point count of raftd.tasks is not used: ModuleNotFoundError" in caplog.text
+            await eventually(lambda: server.slots_ready, 60, "the node is ready")
+            request = pb.SubmitRequest(submissions=[pb.Submission(kind="count", request_id="a")])
+            [reply] = (await stub.Submit(request, timeout=20)).replies
+            assert "it cannot be loaded: ModuleNotFoundError" in reply.refusal.message
 
     run(scenario())

@@ -20,6 +20,7 @@ from raftd.pb import scheduler_pb2 as pb
 from raftd.pb.admin_pb2_grpc import AdminStub
 from raftd.pb.blobs_pb2_grpc import BlobsStub
 from raftd.pb.scheduler_pb2_grpc import SchedulerStub
+from raftd.scheduler import queries
 from raftd.storage.worker import WorkerDirectory
 from raftd.wiring import build
 from raftd.wiring.worker import WorkerServer
@@ -151,7 +152,7 @@ def test_blobs_are_read_from_members_and_results_are_theirs_to_keep(tmp_path: Pa
         member = founded(tmp_path, 1, slots=1)
         config = worker_config(tmp_path, member.listen)
         async with (
-            running(member) as (_, _stub),
+            running(member) as (server, _),
             working(config) as worker,
             channel_to(member.listen) as channel,
         ):
@@ -165,10 +166,16 @@ def test_blobs_are_read_from_members_and_results_are_theirs_to_keep(tmp_path: Pa
             put = await BlobsStub(channel).Put(frames(), timeout=20)
             path = await worker.blobs.fetch(put.blob.digest)
             assert path.read_bytes() == content
+            made = tmp_path / "made"
+            made.write_bytes(b"put by a task" * 1_000)
+            kept = await worker.blobs.put_file(made)
+            known = queries.blob(server._machine.state, kept.digest)
+            assert known is not None
+            assert known.holders == ("n1",), "the directory knows of it, and counts on members only"
             ref, holders = await worker.blobs.put(b"result" * 10_000)
             assert holders == ("n1",), "its own copy is not one of those that are counted on"
             here = {path.name: path.parent.name for path in (config.data_dir / "blobs").glob("*/*")}
-            assert here == {put.blob.digest: "cache", ref.digest: "cache"}
+            assert here == dict.fromkeys((put.blob.digest, kept.digest, ref.digest), "cache")
             got = [frame.data async for frame in BlobsStub(channel).Get(_local(ref.digest), timeout=20)]
             assert b"".join(got) == b"result" * 10_000
 

@@ -201,7 +201,7 @@ class Router:
         hint = leader_hint(metadata)
         if hint is not None:
             self.lead_by(*hint)
-        elif self._leader is None:
+        elif self._leader is None and address in self._names:
             self._leader = address
 
     async def ask(

@@ -84,11 +84,35 @@ async def view_cluster(router: Router, timeout_s: float, recent_count: int, *, s
             raise nobody_answers(router)
     known = set(router.addresses)
     for row in chosen.nodes:
-        router.learn(row.name, row.address)
+        if row.role != "worker":
+            router.learn(row.name, row.address)
     if known != set(router.addresses):  # with --address one node is known, and that one knows the others
         infos, silent = await node_infos(router, answer_s)
+    said, mute = await _ask_workers(router, chosen, answer_s)
     names = tuple(router.name_of(address) for address in silent)
-    return ClusterView(_with_infos(chosen, infos), infos, names, problem)
+    infos = {**infos, **said}
+    return ClusterView(_with_infos(chosen, infos), infos, (*names, *mute), problem)
+
+
+async def _ask_workers(
+    router: Router, found: Status, timeout_s: float
+) -> tuple[dict[str, NodeInfo], tuple[str, ...]]:
+    """What the workers that are up say about themselves, and the names of those that say nothing. They are not learnt:
+    of anything else a member must be asked."""
+
+    async def one(row: NodeRow) -> NodeInfo | str:
+        try:
+            request = admin.NodeInfoRequest()
+            return wire.node_info(
+                await router.ask(row.address, lambda s: s.admin.NodeInfo, request, timeout_s)
+            )
+        except errors.Unavailable:
+            return row.name
+
+    workers = [row for row in found.nodes if row.role == "worker" and row.health == "up" and row.address]
+    answers = await asyncio.gather(*map(one, workers))
+    infos = {answer.name: answer for answer in answers if isinstance(answer, NodeInfo)}
+    return infos, tuple(answer for answer in answers if isinstance(answer, str))
 
 
 async def node_infos(router: Router, timeout_s: float) -> tuple[dict[str, NodeInfo], tuple[str, ...]]:

@@ -49,9 +49,7 @@ class Teller:
         while (step := self._steps.get()) is not None:
             try:
                 step()
-            except (
-                BaseException
-            ):  # SystemExit of a callback, for one: the other futures must hear all the same
+            except BaseException:  # the SystemExit of a callback: the other futures must hear
                 log.exception("a future could not be told how its call ended")
             del step  # nothing of a result stays here until the next one comes
 

@@ -60,7 +60,7 @@ def resolve_nodes(
     names = [name for word in words for name in word.split(",") if name]
     leader = None
     if LEADER in names:
-        seen = look(record.nodes, probe, timeout_s)
+        seen = look(record.members, probe, timeout_s)
         if seen.leader is None:
             raise CliError("no node leads", "raftctl node list", ExitCode.UNAVAILABLE)
         leader = seen.leader.name

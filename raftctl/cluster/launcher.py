@@ -33,12 +33,14 @@ from raftctl.cluster.process import (
     stop_all,
     wait_gone,
 )
-from raftctl.cluster.readiness import ClusterView, NodeProbe, wait_for, wait_ready
+from raftctl.cluster.readiness import POLL_S, ClusterView, NodeProbe, is_listening, wait_for, wait_ready
 from raftctl.cluster.spawn import MARK_VARIABLE, RaftdCommand, StartedNode, StartFailed, last_words, mark_of
 from raftctl.errors import CliError, ExitCode
 
 DEFAULT_SIZE = 3
 MAX_SIZE = 99
+MAX_WORKERS = 500
+WORKERS_AT_ONCE = 4
 CREATE_ATTEMPTS = 3
 STOP_GRACE_S = 15.0
 LEFTOVER_GRACE_S = 5.0
@@ -66,6 +68,7 @@ class UpRequest:
     allow: tuple[str, ...] | None = None
     fault_injection: bool | None = None
     config: Path | None = None
+    workers: int | None = None
 
     def options(self) -> ClusterOptions:
         """The options of a new cluster. Raises OSError when the settings file cannot be read."""
@@ -83,6 +86,8 @@ class UpRequest:
         found = []
         if self.size is not None and self.size != len(record.members):
             found.append(f"{len(record.members)} nodes, not {self.size}")
+        if self.workers is not None and self.workers != len(record.workers):
+            found.append(f"{len(record.workers)} workers, not {self.workers}")
         if self.slots is not None and wanted.slots != has.slots:
             found.append(f"{has.slots} slots a node, not {wanted.slots}")
         if self.allow is not None and wanted.allow != has.allow:
@@ -172,7 +177,7 @@ class Launcher:
     def preview(self, request: UpRequest) -> ClusterRecord:
         """The cluster that `up` would make, were it made now: its ports and ids are examples."""
         size = DEFAULT_SIZE if request.size is None else request.size
-        return self._new_record(size, request.options())
+        return self._new_record(size, request)
 
     def start(self, *, wait: bool, timeout_s: float) -> UpOutcome:
         """Starts every node that is down. Raises CliError (exit code 3) when there is no such cluster, and as `up`."""
@@ -204,16 +209,17 @@ class Launcher:
     def _create(self, request: UpRequest, wait: bool, deadline: float, keep_on_failure: bool) -> UpOutcome:
         size = DEFAULT_SIZE if request.size is None else request.size
         for attempt in range(1, CREATE_ATTEMPTS + 1):
-            record = self._new_record(size, request.options())
+            record = self._new_record(size, request)
             started: list[StartedNode] = []
             try:
                 self.directory.create(record)
                 if request.config is not None:
                     shutil.copyfile(request.config, self.directory.config_file)
                 self.progress(f"starting {size} nodes")
-                started = self._start(record.nodes, record, init=True)
+                started = self._start(record.members, record, init=True)
                 record = record.completed()
                 self.directory.write(record)
+                started += self._start_workers(record.workers, record, deadline)
                 seen = self._wait(record, started, deadline) if wait else None
             except BaseException as failure:
                 port_lost = isinstance(failure, StartFailed) and self._lost_its_port(record, failure.node)
@@ -236,12 +242,13 @@ class Launcher:
     ) -> UpOutcome:
         running = self._running_or_found(record)
         # Whoever was never let in is started by `node add` alone: it would not become ready by itself.
-        down = [node for node in record.members if node.name not in running]
+        down = [node for node in record.expected if node.name not in running]
         started: list[StartedNode] = []
         try:
             if down:
                 self.progress(f"starting {', '.join(node.name for node in down)}")
-                started = self._start(down, record, init=False)
+                started = self._start([node for node in down if not node.worker], record, init=False)
+                started += self._start_workers([node for node in down if node.worker], record, deadline)
             seen = self._wait(record, started, deadline) if wait else None
         except BaseException:
             if not keep_on_failure:
@@ -252,12 +259,50 @@ class Launcher:
                 one.release()
         return UpOutcome(record, False, tuple(node.name for node in down), seen)
 
-    def _new_record(self, size: int, options: ClusterOptions) -> ClusterRecord:
-        chosen = ports.free_ports(size)
-        nodes = tuple(
-            NodeRecord(f"n{number}", mint_id(), port) for number, port in enumerate(chosen, start=1)
+    def _new_record(self, size: int, request: UpRequest) -> ClusterRecord:
+        workers = request.workers or 0
+        chosen = ports.free_ports(size + workers)
+        nodes = (
+            *(
+                NodeRecord(f"n{number}", mint_id(), port)
+                for number, port in enumerate(chosen[:size], start=1)
+            ),
+            *(
+                NodeRecord(f"w{number}", mint_id(), port, worker=True)
+                for number, port in enumerate(chosen[size:], start=1)
+            ),
         )
-        return ClusterRecord(self.name, mint_id(), utc_now(), options, nodes, numbers_given=size)
+        return ClusterRecord(
+            self.name,
+            mint_id(),
+            utc_now(),
+            request.options(),
+            nodes,
+            numbers_given=size,
+            worker_numbers_given=workers,
+        )
+
+    def _start_workers(
+        self, nodes: Sequence[NodeRecord], record: ClusterRecord, deadline: float
+    ) -> list[StartedNode]:
+        """Starts workers, some at a time: dozens that import at once would keep the members from electing a leader."""
+        started: list[StartedNode] = []
+        for begin in range(0, len(nodes), WORKERS_AT_ONCE):
+            wave = nodes[begin : begin + WORKERS_AT_ONCE]
+            self.progress(f"starting workers {wave[0].name} to {nodes[-1].name}")
+            try:
+                started += self._start(wave, record, init=False)
+                while not all(is_listening(node.port) for node in wave):
+                    self._check_alive(started)
+                    if time.monotonic() >= deadline:
+                        break  # whoever waits for them will say what they lack
+                    time.sleep(POLL_S)
+            except BaseException:
+                stop_all([one.identity for one in started], STOP_GRACE_S)
+                for one in started:
+                    one.release()
+                raise
+        return started
 
     def _start(self, nodes: Iterable[NodeRecord], record: ClusterRecord, *, init: bool) -> list[StartedNode]:
         """Starts nodes side by side, each initialised first if it is new. If one fails, those started are stopped."""
@@ -303,7 +348,7 @@ class Launcher:
 
     def _wait(self, record: ClusterRecord, started: Sequence[StartedNode], deadline: float) -> ClusterView:
         return wait_ready(
-            record.members, self.probe, deadline, lambda: self._check_alive(started), self.progress
+            record.expected, self.probe, deadline, lambda: self._check_alive(started), self.progress
         )
 
     def _check_alive(self, started: Sequence[StartedNode]) -> None:

@@ -44,13 +44,15 @@ class ClusterOptions:
 class NodeRecord:
     """One node: its name for people, its store id (16 hex digits) and the loopback port that it keeps for life.
 
-    `joined` turns true, for good, once the node is a member; a founder is one from the beginning.
+    `joined` turns true, for good, once the node is a member; a founder is one from the beginning, and
+    a worker needs nobody to let it in.
     """
 
     name: str
     store_id: str
     port: int
     joined: bool = True
+    worker: bool = False
 
     @property
     def address(self) -> str:
@@ -62,7 +64,8 @@ class NodeRecord:
 class ClusterRecord:
     """The contents of ``cluster.json``.
 
-    `numbers_given`: nodes were called n1 to this number; a new one gets the next, so that no name means two nodes.
+    `numbers_given`: nodes were called n1 to this number, and workers w1 to `worker_numbers_given`; a new one gets the
+    next, so that no name means two nodes.
 
     Invariant: `complete` turns true, for good, once every node has been initialised; an incomplete cluster never served
     anybody and may be thrown away.
@@ -75,6 +78,7 @@ class ClusterRecord:
     nodes: tuple[NodeRecord, ...]
     complete: bool = False
     numbers_given: int = 0
+    worker_numbers_given: int = 0
 
     def node(self, name: str) -> NodeRecord:
         """The node of that name. Raises CliError (exit code 3), which lists the names that there are."""
@@ -94,14 +98,26 @@ class ClusterRecord:
     @property
     def members(self) -> tuple[NodeRecord, ...]:
         """The nodes that are members, as far as this record knows."""
-        return tuple(node for node in self.nodes if node.joined)
+        return tuple(node for node in self.nodes if node.joined and not node.worker)
+
+    @property
+    def workers(self) -> tuple[NodeRecord, ...]:
+        """The nodes that execute and hold no log."""
+        return tuple(node for node in self.nodes if node.worker)
+
+    @property
+    def expected(self) -> tuple[NodeRecord, ...]:
+        """The nodes that are to run: members and workers, but nobody who was never let in."""
+        return (*self.members, *self.workers)
 
     def with_node(self, node: NodeRecord) -> "ClusterRecord":
         """The same cluster with this node, in place of one of its name if there is one."""
         if node.name in self.names:
             return replace(self, nodes=tuple(node if one.name == node.name else one for one in self.nodes))
-        number = int(node.name[1:]) if re.fullmatch(r"n[1-9][0-9]{0,3}", node.name) else 0
-        return replace(self, nodes=(*self.nodes, node), numbers_given=max(self.numbers_given, number))
+        given = "worker_numbers_given" if node.worker else "numbers_given"
+        pattern = r"w[1-9][0-9]{0,3}" if node.worker else r"n[1-9][0-9]{0,3}"
+        number = int(node.name[1:]) if re.fullmatch(pattern, node.name) else 0
+        return replace(self, nodes=(*self.nodes, node), **{given: max(getattr(self, given), number)})
 
     def without_node(self, name: str) -> "ClusterRecord":
         """The same cluster without the node of this name."""
@@ -297,4 +313,5 @@ def _record_from_json(found: Mapping[str, Any]) -> ClusterRecord:
         nodes=tuple(NodeRecord(**node) for node in found["nodes"]),
         complete=bool(found["complete"]),
         numbers_given=int(found["numbers_given"]),
+        worker_numbers_given=int(found.get("worker_numbers_given", 0)),
     )

@@ -15,6 +15,8 @@ from raftctl.cluster.layout import HOST, NodeRecord
 from raftctl.errors import CliError, ExitCode
 
 POLL_S = 0.04
+POLL_NODE_S = 0.01  # and so much more for each node: asking must not keep many of them from starting
+WORKER = "worker"
 # A node that is cut off will not get ready by waiting: so long is it given before its cuts are looked at.
 EXCUSE_AFTER_S = 2.0
 
@@ -107,7 +109,7 @@ def wait_ready(
         if time.monotonic() >= deadline:
             raise NotReady("not ready in time: " + _sentence(missing), missing)
         progress(f"{len(nodes) - len(missing)} of {len(nodes)} nodes ready; {_sentence(missing)}")
-        time.sleep(POLL_S)
+        time.sleep(POLL_S + POLL_NODE_S * len(nodes))
 
 
 def wait_for(
@@ -129,7 +131,7 @@ def wait_for(
         if time.monotonic() >= deadline:
             raise NotReady(f"waited in vain: {lack}", {})
         progress(lack)
-        time.sleep(POLL_S)
+        time.sleep(POLL_S + POLL_NODE_S * len(nodes))
 
 
 def is_listening(port: int) -> bool:
@@ -150,7 +152,7 @@ def _lack(view: NodeView | None, leader: NodeView | None) -> str:
         )
     if view.leader != leader.name or view.term != leader.term:
         return f"does not follow {leader.name}"
-    if view.last_applied < leader.commit_index:
+    if view.role != WORKER and view.last_applied < leader.commit_index:
         return f"has applied {view.last_applied} of {leader.commit_index}"
     return "" if view.slots_ready else "warms its slots up"
 

@@ -85,7 +85,7 @@ class RaftdCommand:
         if not node.joined:
             joining = ["--join", f"--store-id={node.store_id}"]
             return ["init", f"--data-dir={directory.data(node.name)}", *identity, *joining]
-        members = [f"--member={one.name}={one.store_id}@{one.address}" for one in record.nodes]
+        members = [f"--member={one.name}={one.store_id}@{one.address}" for one in record.members]
         return ["init", f"--data-dir={directory.data(node.name)}", *identity, *members]
 
     def run_arguments(
@@ -108,10 +108,18 @@ class RaftdCommand:
             arguments.append("--fault-injection")
         if options.config is not None:
             arguments.append(f"--config={directory.config_file}")
+        if node.worker:
+            members = ",".join(member.address for member in record.members)
+            arguments += ["--role=worker", f"--store-id={node.store_id}", f"--join={members}"]
         return arguments
 
     def init(self, directory: ClusterDirectory, record: ClusterRecord, node: NodeRecord) -> None:
-        """Makes a node's data directory. Raises StartFailed with what ``raftd init`` said."""
+        """Makes a node's data directory; a worker's is made by its first start, which is cheaper for many of them.
+
+        Raises StartFailed with what ``raftd init`` said.
+        """
+        if node.worker:
+            return
         from plumbum.commands.processes import ProcessTimedOut
 
         command = self._bound(self.init_arguments(directory, record, node))

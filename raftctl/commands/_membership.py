@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from raftctl.cluster import control, joining
 from raftctl.cluster.layout import NodeRecord
-from raftctl.cluster.readiness import look
+from raftctl.cluster.readiness import ClusterView, look, wait_for
 from raftctl.commands.local import LocalCluster, local_cluster, progress, showing_logs
 from raftctl.context import Invocation
 from raftctl.errors import CliError, ExitCode, RaftctlError
@@ -72,6 +72,47 @@ def add(asked: Invocation, name: str | None, *, learner: bool, replaced: str | N
         _advise(asked, membership)
 
 
+def add_worker(asked: Invocation, name: str | None) -> None:
+    """Starts a new worker and waits until it is ready to work. Nobody lets it in: it asks by itself."""
+    began = time.monotonic()
+    deadline = began + asked.timeout_s(TIMEOUT_S)
+    with local_cluster(asked) as cluster, showing_logs(cluster):
+        node = joining.begin(cluster.launcher, name, deadline - began, worker=True)
+        try:
+            _until_ready(cluster, node, deadline)
+        except CliError:
+            joining.undo(cluster.launcher, node.name)
+            raise
+    took_s = time.monotonic() - began
+    value = {
+        "cluster": cluster.name,
+        "node": node.name,
+        "store_id": node.store_id,
+        "address": node.address,
+        "role": "worker",
+        "elapsed_ms": round(took_s * 1000),
+    }
+    text = f"added {node.name}: a worker after {took_s:.1f} s"
+    emit(asked, value, [node.name], lambda: node.name if asked.quiet else text)
+
+
+def _until_ready(cluster: LocalCluster, node: NodeRecord, deadline: float) -> None:
+    nodes = (*cluster.record().members, node)
+
+    def lacks(seen: ClusterView) -> str:
+        lack = seen.missing().get(node.name, "")
+        return f"{node.name} {lack}" if lack else ""
+
+    wait_for(
+        nodes,
+        cluster.nodes,
+        deadline,
+        lacks,
+        cluster.launcher.progress,
+        lambda: joining.check_runs(cluster.launcher, node),
+    )
+
+
 def promote(asked: Invocation, node: str) -> None:
     """Has a learner vote, and waits until it does."""
     deadline = time.monotonic() + asked.timeout_s(TIMEOUT_S)
@@ -107,9 +148,11 @@ def remove(asked: Invocation, node: str, *, force: bool, keep_data: bool) -> Non
     else:
         with local_cluster(asked) as local:
             cluster = local.name
-            name = _local_name(local, node)
             client = local.nodes.client()
             membership = client.members(timeout_s=ASK_S)
+            if not _is_local(local, node) and membership.member(node) is not None:
+                raise _runs_elsewhere(membership, node, cluster)
+            name = _local_name(local, node)
             if membership.member(name) is not None:
                 wait = _Wait(client, deadline, local.launcher.progress)
                 membership = _take_out(wait, name, force=force)
@@ -283,6 +326,17 @@ def _local_name(local: LocalCluster, word: str) -> str:
 
 def _is_local(cluster: LocalCluster, name: str) -> bool:
     return name in cluster.record().names
+
+
+def _runs_elsewhere(membership: Membership, name: str, cluster: str) -> CliError:
+    """Nothing of it can be stopped or removed from here, so only what the cluster knows of it can be changed."""
+    known = membership.member(membership.answered_by)
+    address = known.address if known is not None else "HOST:PORT"
+    return CliError(
+        f"{name} is a member, but no node of the local cluster {cluster!r}",
+        f"end it where it runs, then raftctl node remove {name} --address {address}",
+        ExitCode.NOT_FOUND,
+    )
 
 
 def _votes(membership: Membership, name: str) -> str:

@@ -17,7 +17,7 @@ from raftctl.commands import _membership
 from raftctl.commands.local import LocalCluster, local_cluster, names_of, progress, showing_logs
 from raftctl.context import Invocation, OutputFormat, invocation
 from raftctl.durations import parse_duration_ms
-from raftctl.errors import CliError, ExitCode
+from raftctl.errors import CliError, ExitCode, UsageError
 from raftctl.output import emit, say
 
 if TYPE_CHECKING:
@@ -93,6 +93,9 @@ def add(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="What to call it; default: the next number.")
     ] = None,
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Let it execute only: it holds no log and is no member.")
+    ] = False,
     learner: Annotated[
         bool, typer.Option("--learner", help="Let it stay a learner: it follows, and does not vote.")
     ] = False,
@@ -103,6 +106,11 @@ def add(
     keep_data: KeepData = False,
 ) -> None:
     """Start a new node and let it into the cluster: a learner first, a voter as soon as it has caught up."""
+    if worker and (learner or replaced is not None):
+        raise UsageError("a worker is no member: it neither learns nor replaces one", "node add --worker")
+    if worker:
+        _membership.add_worker(invocation(ctx), name)
+        return
     _membership.add(invocation(ctx), name, learner=learner, replaced=replaced, keep_data=keep_data)
 
 
@@ -368,7 +376,7 @@ def _unknown(node: NodeRecord) -> dict[str, Any]:
     return {
         "id": node.name,
         "store_id": node.store_id,
-        "role": "voter",
+        "role": "worker" if node.worker else "voter",
         "raft_role": "unknown",
         "health": "unknown",
         "eligibility": "unknown",

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from raftd.config import Config
 from raftd.errors import ConfigError
+from raftd.executor.limits import NONE, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class ExecutorConfig:
         stop_grace_ms: from TERM to KILL.
         nice: added to the niceness of slots, and written to their autogroup where there is one; 0 leaves both alone.
         output_limit_bytes: of each of stdout and stderr of one attempt; what follows is dropped.
+        limits: of what an attempt may use; going over one ends it.
+        output_over_bytes: of both streams of one attempt together; going over it ends it. 0: none.
         logs_kept: attempts whose output is kept at most.
         logs_kept_bytes: bytes of kept output at most; the oldest go first.
         inline_result_bytes: larger results go to the result store.
@@ -53,6 +57,8 @@ class ExecutorConfig:
     stop_grace_ms: int = 5_000
     nice: int = 10
     output_limit_bytes: int = 1024 * 1024
+    limits: Limits = NONE
+    output_over_bytes: int = 0
     logs_kept: int = 10_000
     logs_kept_bytes: int = 256 * 1024 * 1024
     inline_result_bytes: int = 4_096
@@ -77,3 +83,13 @@ class ExecutorConfig:
         if self.task_env is not None:
             return dict(self.task_env)
         return {k: v for k, v in os.environ.items() if not k.startswith(("RAFTD_", "RAFTCTL_"))}
+
+
+def limits_of(config: Config) -> Limits:
+    """What the settings of a node grant each attempt."""
+    return Limits(
+        cpu_ms=config.task_cpu_ms,
+        memory_bytes=config.task_memory_bytes,
+        file_bytes=config.task_file_bytes,
+        processes=config.task_processes,
+    )

@@ -19,7 +19,7 @@ from raftd.executor.kernel import SystemClock
 from raftd.executor.logs import AttemptLogs, LogStore
 from raftd.executor.protocols import (
     AttachTransport,
-    BlobSource,
+    BlobStore,
     Clock,
     LeaderWatch,
     NextIncarnation,
@@ -47,7 +47,7 @@ class Executor:
         leaders: who leads.
         transport: how to reach a leader.
         results: where large results go.
-        blobs: where tasks get blobs from.
+        blobs: where tasks get blobs from, and put some.
         fatal: called when the node must not go on: its data directory is an old copy, or a worker is never taken in.
         clock: None: the machine's.
     """
@@ -61,7 +61,7 @@ class Executor:
         leaders: LeaderWatch,
         transport: AttachTransport,
         results: ResultStore,
-        blobs: BlobSource,
+        blobs: BlobStore,
         fatal: Callable[[BaseException], None],
         clock: Clock | None = None,
     ) -> None:

@@ -2,9 +2,10 @@
 
 What may live here: the framing and the names in the heads. Both ends are of one build, so nothing is versioned.
 
-From raftd (``t``): ``run`` (see ``RunRequest``), ``stop`` (``token``), ``blob`` (``path`` or ``error``: the answer to
-``want``). From the slot: ``ready``; ``progress`` (``token``, ``fraction``, ``message``); ``want`` (``digest``);
-``ended`` (see ``EndReport``).
+From raftd (``t``): ``run`` (see ``RunRequest``), ``stop`` (``token``), ``blob`` (``digest``, ``path``, ``error``: the
+answer to the ``want`` or ``keep`` of the same ``question``). From the slot: ``ready``; ``progress`` (``token``,
+``fraction``, ``message``); ``want`` (``question``, ``digest``: fetch that blob); ``keep`` (``question``, ``path``:
+store that file as a blob); ``ended`` (see ``EndReport``).
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, TypeAlias
+
+from raftd.executor.limits import NONE, Limits
 
 _SIZES = struct.Struct("!II")
 
@@ -73,6 +76,7 @@ class RunRequest:
     deadline_ms: int
     inline_bytes: int
     result_limit_bytes: int
+    limits: Limits = NONE
 
     def head(self) -> Head:
         """As the head of a ``run`` frame."""
@@ -88,6 +92,7 @@ class RunRequest:
             "deadline_ms": self.deadline_ms,
             "inline_bytes": self.inline_bytes,
             "result_limit_bytes": self.result_limit_bytes,
+            "limits": astuple(self.limits),
         }
 
 
@@ -95,6 +100,7 @@ def run_request(head: Head) -> RunRequest:
     """Reads the head of a ``run`` frame."""
     fields = {name: value for name, value in head.items() if name != "t"}
     fields["args"] = tuple(fields["args"])
+    fields["limits"] = Limits(*fields["limits"])
     return RunRequest(**fields)
 
 
@@ -105,11 +111,11 @@ class EndReport:
     Attributes:
         outcome: ``succeeded``, ``failed``, ``stopped`` (a stop reached it while it ran) or ``not_started``.
         reason: one line, where it did not succeed.
-        result: ``none``; ``inline``: the body; ``file``: the file at ``path``, which raftd removes; ``stdout``: the end
-            of what was captured.
+        result: of a success, or what a failure brings: ``none``; ``inline``: the body; ``file``: the file at ``path``,
+            which raftd removes; ``stdout``: the end of what was captured.
         mode: of the kind, as in ``raftd.tasks.registry``: ``auto``, ``inline`` or ``blob``.
         started_at_ms, ended_at_ms: Unix time; both 0 if it was not started.
-        spent: the slot's process cannot be used again (a task left a thread behind).
+        spent: the slot's process cannot be used again (a task left a thread behind, or went over a limit).
     """
 
     token: str

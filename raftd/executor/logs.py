@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 from raftd.errors import LogsGone
@@ -31,7 +32,9 @@ Key = tuple[int, int]
 class AttemptOutput:
     """The output of one attempt while it runs; made by ``LogStore.begin``."""
 
-    __slots__ = ("_fds", "_limit", "_store", "_tail", "_woken", "ended", "key", "sizes", "truncated")
+    __slots__ = (
+        "_fds", "_limit", "_on_over", "_room", "_store", "_tail", "_woken", "ended", "key", "sizes", "truncated",
+    )  # fmt: skip
 
     def __init__(self, store: LogStore, key: Key, limit_bytes: int) -> None:
         self.key = key
@@ -43,6 +46,12 @@ class AttemptOutput:
         self._fds: dict[str, int] = {}
         self._tail = b""
         self._woken: asyncio.Event | None = None
+        self._room = 0  # until it is too much
+        self._on_over: Callable[[], None] | None = None
+
+    def on_over(self, limit_bytes: int, told: Callable[[], None]) -> None:
+        """Has ``told`` called once when more than this was written to both streams together, kept or not."""
+        self._room, self._on_over = limit_bytes, told
 
     def write(self, stream: str, data: bytes) -> None:
         """Keeps what fits under the limit, drops the rest."""
@@ -64,6 +73,10 @@ class AttemptOutput:
             self._store.mark_cut(self.key, stream)
         if self._woken is not None:
             self._woken.set()
+        self._room -= len(data)
+        if self._room < 0 and self._on_over is not None:
+            told, self._on_over = self._on_over, None
+            told()
 
     def over(self, stream: str) -> bool:
         """Whether nothing more of this stream is kept."""

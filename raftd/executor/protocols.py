@@ -43,14 +43,23 @@ class ResultStore(Protocol):
         ...
 
 
-class BlobSource(Protocol):
-    """Where tasks get blobs from."""
+class BlobStore(Protocol):
+    """Where tasks get blobs from, and put some."""
 
     async def fetch(self, digest: str) -> Path:
         """A local file with the bytes of this SHA-256 (64 lower-case hex digits), pulled from a peer if need be.
 
         Raises:
             RaftdError: nobody who can be reached has it.
+        """
+        ...
+
+    async def put_file(self, path: Path) -> BlobRef:
+        """Stores a file's bytes; returns when a majority of the voters holds them, and the cluster knows of them.
+
+        Raises:
+            RaftdError: as for ``ResultStore.put``.
+            OSError: the file cannot be read.
         """
         ...
 

@@ -21,17 +21,24 @@ import socket
 import sys
 import time
 import traceback
+from _thread import get_ident
 from collections import deque
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raftd.executor import kernel
 from raftd.executor.frames import Decoder, EndReport, Head, RunRequest, encode, run_request
+from raftd.executor.limits import Limits
 from raftd.executor.process_tree import descendants, process_table, send
+from raftd.executor.slot_report import MAX_REASON, Ending, line, reason_of, report_of
 from raftd.executor.supervisor import LOCK_FD, SOCKET_FD
 
+if TYPE_CHECKING:
+    from raftd.executor.slot_fence import Fence
+
 _PROGRESS_EVERY_S = 0.1
-_MAX_REASON = 500
 _AUTOGROUP_PATIENCE_S = 3.0
 _AUTOGROUP_RETRY_S = 0.03
 
@@ -47,9 +54,7 @@ class Slot:
         self._decoder = Decoder()
         self._frames: deque[tuple[Head, bytes]] = deque()
         self._registry: Any = importlib.import_module("raftd.tasks.registry")
-        context: Any = importlib.import_module("raftd.tasks.context")
-        self._context_type = context.TaskContext
-        self._cancelled: type[BaseException] = context.TaskCancelled
+        self._tasks: Any = importlib.import_module("raftd.tasks.context")
         self._registry.find("noop")
         self._kinds: dict[str, Any] = {}
         self._token = ""
@@ -58,6 +63,10 @@ class Slot:
         self._interruptible = False
         self._term_pending = False
         self._progress_at = 0.0
+        self._main = get_ident()
+        self._asked = 0  # questions about blobs, in the life of this process
+        self._fence: Fence | None = None  # of the current attempt, if its node sets limits
+        self._over_cpu = ""  # the current attempt has used up its CPU time, and was not told yet
         self._environ = dict(os.environ)
 
     # --- conversation -----------------------------------------------------------------------------------------------
@@ -138,7 +147,7 @@ class Slot:
             self._receive_rest()
         self._interruptible = True
         if self.take_stop():
-            raise self._cancelled("the attempt was stopped")
+            raise self._tasks.TaskCancelled("the attempt was stopped")
 
     def _receive_rest(self) -> None:
         try:
@@ -161,6 +170,28 @@ class Slot:
         self._interruptible = True
         if self._term_pending or self._frames:
             self._on_term()
+        if self._over_cpu:
+            raise self._tasks.LimitExceeded(self._over_cpu)
+
+    # --- limits -----------------------------------------------------------------------------------------------------
+
+    def _close_fence(self, limits: Limits) -> None:
+        if not limits:
+            return
+        from raftd.executor.slot_fence import Fence  # few nodes set limits
+
+        def on_cpu(*_: object) -> None:
+            self._over_cpu = limits.cpu()
+            if self._interruptible:
+                raise self._tasks.LimitExceeded(self._over_cpu)
+
+        self._fence = Fence(limits, on_cpu)
+        self._fence.close()
+
+    def _open_fence(self) -> None:
+        if self._fence is not None:
+            self._fence.open()
+            self._fence = None
 
     # --- what a context asks for (raftd.tasks.context.Link) ---------------------------------------------------------
 
@@ -170,33 +201,54 @@ class Slot:
         if now - self._progress_at < _PROGRESS_EVERY_S and fraction < 1:
             return
         self._progress_at = now
+        head = {"t": "progress", "token": self._token, "fraction": fraction, "message": message[:MAX_REASON]}
+        if get_ident() != self._main:
+            self.send(head)  # no signal interrupts another thread
+            return
         was, self._interruptible = self._interruptible, False  # half a frame must not be left on the socket
-        self.send(
-            {"t": "progress", "token": self._token, "fraction": fraction, "message": message[:_MAX_REASON]}
-        )
+        self.send(head)
         if was:
             self._interrupt_again()
 
     def fetch_blob(self, digest: str) -> Path:
         """Has raftd fetch a blob, and waits for it."""
+        return Path(self._ask({"t": "want", "digest": digest}, f"blob {digest}")["path"])
+
+    def store_blob(self, source: bytes | Path) -> str:
+        """Has raftd store a blob, and waits for it."""
+        if isinstance(source, Path):
+            digest: str = self._ask({"t": "keep", "path": str(source.absolute())}, f"blob {source}")["digest"]
+            return digest
+        path = self.run_dir / f"{self._token}.blob"
+        try:
+            with self._fence.own_file() if self._fence is not None else nullcontext():
+                path.write_bytes(source)
+            return self.store_blob(path)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _ask(self, head: Head, what: str) -> Head:
+        """Sends a question about a blob and waits for its answer."""
+        if get_ident() != self._main:
+            raise RuntimeError("a task uses blobs from its main thread")
+        self._asked += 1
         was, self._interruptible = self._interruptible, False
-        self.send({"t": "want", "digest": digest})
+        question = f"{self._token}/{self._asked}"
+        self.send(head | {"question": question})
         while True:
             answer = self.take("blob")
-            if (
-                answer is not None and answer[0]["digest"] == digest
-            ):  # else for an attempt that did not wait for it
+            if answer is not None and answer[0]["question"] == question:  # else nobody waits for it any more
                 break
             if answer is None:
                 if self.take_stop():
-                    raise self._cancelled("the attempt was stopped")
+                    raise self._tasks.TaskCancelled("the attempt was stopped")
                 if not self.receive():
                     os._exit(0)
         if was:
             self._interrupt_again()
         if answer[0]["error"]:
-            raise OSError(f"blob {digest}: {answer[0]['error']}")
-        return Path(answer[0]["path"])
+            raise OSError(f"{what}: {answer[0]['error']}")
+        return answer[0]
 
     def make_workdir(self) -> Path:
         """The attempt's private directory."""
@@ -238,75 +290,50 @@ class Slot:
         """Runs an attempt in this process; returns the report of its end and the bytes of a small result."""
         self._token = request.token
         variables = attempt_env(request)
-        context = self._context = self._context_type(
+        context = self._context = self._tasks.TaskContext(
             self,
             task_id=f"t{request.task_id}",
             attempt=request.attempt,
             fencing_token=request.token,
             array_index=request.array_index,
-            stdin=payload,
+            payload=payload,
         )
         result: Any = None
-        failure = ""
+        failure, brings, over = "", b"", ""
+        self._over_cpu = ""
         started_at_ms = wall_ms()
         try:
             try:
                 os.environ.update(variables)
                 if kind.workdir:
                     os.chdir(self.make_workdir())
+                self._tasks.set_current_context(context)
+                self._close_fence(request.limits)
                 self._interrupt_again()
                 result = kind.run(context, request.args)
             finally:
                 self._interruptible = False
-        except self._cancelled as error:
+                self._open_fence()
+                self._tasks.set_current_context(None)
+        except self._tasks.TaskCancelled as error:
             failure = reason_of(error)
+        except self._tasks.LimitExceeded as error:
+            failure = over = line(str(error))
+            print(failure, file=sys.stderr)
         except BaseException as error:  # SystemExit, too: a task must not end its slot
-            failure = reason_of(error)
-            steps = error.__traceback__  # the first of them is this function
-            traceback.print_exception(type(error), error, steps.tb_next if steps else None)
+            over = request.limits.of_error(error)
+            failure = reason_of(error, over)
+            if isinstance(error, self._tasks.TaskFailed):
+                failure, brings = line(str(error), over), error.result
+            else:
+                steps = error.__traceback__  # the first of them is this function
+                traceback.print_exception(type(error), error, steps.tb_next if steps else None)
         self._context = None
-        spent = self._tidy(kind, variables)
-        report, body = self._report(kind, request, result, failure)
-        report |= {
-            "started_at_ms": started_at_ms,
-            "ended_at_ms": wall_ms(),
-            "spent": spent,
-            "mode": kind.result,
-        }
-        return EndReport(**report), body
-
-    def _report(
-        self, kind: Any, request: RunRequest, result: Any, failure: str
-    ) -> tuple[dict[str, Any], bytes]:
-        """Outcome and result, as fields of the report, and the body."""
-        fields: dict[str, Any] = {"token": request.token, "outcome": "failed", "reason": failure}
-        if self.stopped:
-            return fields | {"outcome": "stopped"}, b""
-        if failure:
-            return fields, b""
-        if result is None and kind.result != "blob":
-            return fields | {"outcome": "succeeded"}, b""
-        if isinstance(result, str):
-            result = result.encode()
-        if not isinstance(result, bytes | bytearray | memoryview):
-            wanted = "bytes" if kind.result == "blob" else "bytes, str or None"
-            return fields | {
-                "reason": f"TypeError: the task returned {type(result).__name__}, not {wanted}"
-            }, b""
-        data = bytes(result)
-        if len(data) > request.result_limit_bytes:
-            limit = request.result_limit_bytes
-            return fields | {"reason": f"the result has {len(data)} bytes, the limit is {limit}"}, b""
-        if len(data) > request.inline_bytes and kind.result == "inline":
-            limit = request.inline_bytes
-            return fields | {
-                "reason": f"the result has {len(data)} bytes, the limit of this kind is {limit}"
-            }, b""
-        if len(data) <= request.inline_bytes and kind.result != "blob":
-            return fields | {"outcome": "succeeded", "result": "inline"}, data
-        path = self.run_dir / f"{request.token}.result"
-        path.write_bytes(data)
-        return fields | {"outcome": "succeeded", "result": "file", "path": str(path)}, b""
+        # What was out of memory, or ended in the middle of anything, is no place to start the next in.
+        spent = self._tidy(kind, variables) or bool(over)
+        ending = Ending(result, failure, brings, self.stopped)
+        report, body = report_of(ending, kind.result, request, self.run_dir)
+        return replace(report, started_at_ms=started_at_ms, ended_at_ms=wall_ms(), spent=spent), body
 
     def _tidy(self, kind: Any, variables: dict[str, str]) -> bool:
         """Leaves nothing of an attempt behind; True if a thread is left, which only the process's end removes."""
@@ -365,16 +392,6 @@ def end_descendants() -> None:
             os.waitpid(-1, 0)
         except ChildProcessError:
             return
-
-
-def reason_of(error: BaseException) -> str:
-    """One line about an error, of a length that fits a record."""
-    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-    return (
-        (text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 3] + "...")
-        .encode("utf-8", "replace")
-        .decode()
-    )
 
 
 def wall_ms() -> int:

@@ -13,18 +13,29 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from raftd.executor import kernel
 from raftd.executor.frames import Decoder, EndReport, RunRequest, encode, end_report
+from raftd.executor.limits import Limits
 from raftd.executor.process_tree import descendants, process_table, send
-from raftd.executor.slot import Slot, attempt_env, end_descendants, reason_of, use_stdio, wall_ms
+from raftd.executor.slot import Slot, attempt_env, end_descendants, use_stdio, wall_ms
+from raftd.executor.slot_report import reason_of
+from raftd.executor.status import describe_status
+
+if TYPE_CHECKING:
+    from raftd.executor.usage import Watch
 
 _LOOK_EVERY_MS = 1_000
 """How often the slot looks whether its supervisor still lives, should no signal have said so (macOS sends none)."""
+
+_WATCH_EVERY_MS = 200
+"""How often it looks what its attempt uses, where the node sets limits."""
 
 
 def run_isolated(slot: Slot, kind: Any, request: RunRequest, payload: bytes) -> tuple[EndReport, bytes]:
@@ -57,14 +68,19 @@ class _Child:
         self._relay: socket.socket | None = None  # to a slot-like child; a program has none
         self._from_child = Decoder()
         self._ended: tuple[EndReport, bytes] | None = None
+        self._usage = _watch(request.limits)
+        self._look_at = 0.0
+        self._over = ""  # the limit that it is dying of
 
     def program(
         self, argv: Sequence[str], payload: bytes, workdir: Path, env: dict[str, str]
     ) -> tuple[EndReport, bytes]:
         """Executes argv; its result is the end of what it printed."""
-        with _stdin(payload) as stdin:
+        limits = self._request.limits
+        with _stdin(payload) as stdin, _inherited(limits):
             child = subprocess.Popen(argv, stdin=stdin, cwd=workdir, env=env, process_group=0)
-        reason = describe_status(self._watch(child))
+        status = self._watch(child)
+        reason = self._over or describe_status(status, limits)
         if reason:
             return EndReport(self._request.token, "failed", reason=reason), b""
         return EndReport(self._request.token, "succeeded", result="stdout"), b""
@@ -93,9 +109,8 @@ class _Child:
                 continue
         if self._ended is not None:
             return self._ended
-        return EndReport(
-            self._request.token, "failed", reason=describe_status(status) or "ended without a word"
-        ), b""
+        reason = self._over or describe_status(status, self._request.limits) or "ended without a word"
+        return EndReport(self._request.token, "failed", reason=reason), b""
 
     def _watch(self, child: subprocess.Popen[bytes]) -> int:
         """Waits for the process's end; returns its wait status."""
@@ -133,13 +148,22 @@ class _Child:
             self._exit_if_orphaned()
             if (status := _reap(pid)) is not None:
                 return status
-            for fd, _ in poll.poll(_LOOK_EVERY_MS):
+            self._look_at_usage()
+            for fd, _ in poll.poll(_LOOK_EVERY_MS if self._usage is None else _WATCH_EVERY_MS):
                 if fd == wake:
                     os.read(fd, 4096)
                 elif fd == self._slot.sock.fileno():
                     self._hear_raftd()
                 elif not self._hear_child():
                     poll.unregister(fd)
+
+    def _look_at_usage(self) -> None:
+        if self._usage is None or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _WATCH_EVERY_MS / 1000
+        self._over = self._over or self._usage.over()
+        if self._over:  # again each time, until nothing is left: it may be forking
+            send(descendants((os.getpid(),), process_table()), signal.SIGKILL)
 
     def _exit_if_orphaned(self) -> None:
         if os.getppid() != self._slot.parent:
@@ -213,16 +237,28 @@ def _reap(wanted: int) -> int | None:
             found = status
 
 
-def describe_status(status: int) -> str:
-    """What a wait status means, in words; empty for success."""
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        try:
-            name = f" ({signal.Signals(-code).name})"
-        except ValueError:
-            name = ""
-        return f"killed by signal {-code}{name}"
-    return f"exit status {code}" if code else ""
+def _watch(limits: Limits) -> Watch | None:
+    if not (limits.cpu_ms or limits.memory_bytes or limits.processes):
+        return None
+    from raftd.executor.usage import Watch  # few nodes set limits
+
+    return Watch(limits)
+
+
+@contextmanager
+def _inherited(limits: Limits) -> Iterator[None]:
+    """What is started meanwhile is held to the limits that the system keeps for each process."""
+    if not limits.file_bytes:
+        yield
+        return
+    from raftd.executor.slot_fence import Fence  # few nodes set limits
+
+    fence = Fence(Limits(file_bytes=limits.file_bytes), lambda *_: None)
+    fence.close()
+    try:
+        yield
+    finally:
+        fence.open()
 
 
 def _start_failure(error: Exception) -> str:

@@ -16,11 +16,13 @@ from typing import Protocol
 from raftd.executor.attempts import STOPPED_AS, Attempt, Phase, RunningAttempt
 from raftd.executor.config import ExecutorConfig
 from raftd.executor.frames import EndReport, Head, RunRequest, end_report
+from raftd.executor.limits import over
 from raftd.executor.logs import LogStore
 from raftd.executor.protocols import Clock
 from raftd.executor.records import Cause
 from raftd.executor.results import Results
 from raftd.executor.slot_link import SlotLink
+from raftd.executor.status import describe_status
 from raftd.executor.supervisor_client import SlotPipes
 from raftd.scheduler.attach import Assignment, AttemptEnded
 from raftd.scheduler.model import AttemptOutcome, BlobRef, FencingToken, StopReason
@@ -219,9 +221,8 @@ class SlotPool:
         if cause is Cause.LAPSED:
             self._lose_process(state, "the lease ran out", AttemptOutcome.LOST)
         else:
-            self._lose_process(
-                state, f"its slot's process ended: {_status_words(status)}", AttemptOutcome.CRASHED
-            )
+            words = describe_status(status, self._config.limits) or "exit status 0"
+            self._lose_process(state, f"its slot's process ended: {words}", AttemptOutcome.CRASHED)
 
     def close(self) -> None:
         """Closes what is open; the supervisor must have ended."""
@@ -262,7 +263,10 @@ class SlotPool:
             deadline_ms=self._deadline_ms,
             inline_bytes=self._config.inline_result_bytes,
             result_limit_bytes=self._config.result_limit_bytes,
+            limits=self._config.limits,
         )
+        if self._config.output_over_bytes:
+            attempt.output.on_over(self._config.output_over_bytes, lambda: self._end_noisy(attempt))
         link.send(request.head(), assignment.payload)
         if assignment.run_timeout_ms:
             self._after(
@@ -280,6 +284,11 @@ class SlotPool:
         if self.killer is not None:
             self.killer.term(slot.link.serial)
         self._after(attempt, grace_ms + _TERM_PATIENCE_MS, lambda: self._kill(slot))
+
+    def _end_noisy(self, attempt: Attempt) -> None:
+        if attempt.stop_outcome is None:
+            why = over(self._config.output_over_bytes, "bytes of output", "task_output_bytes")
+            self._end(attempt, AttemptOutcome.FAILED, self._config.stop_grace_ms, why)
 
     def _kill(self, slot: _Slot) -> None:
         if slot.link is not None and self.killer is not None:
@@ -354,7 +363,9 @@ class SlotPool:
                 slot.current.fraction, slot.current.message = head["fraction"], head["message"]
                 self._on_progress()
         elif what == "want":
-            self._results.fetch(link, head["digest"])
+            self._results.fetch(link, head["question"], head["digest"])
+        elif what == "keep":
+            self._results.keep(link, head["question"], head["path"])
         elif what == "ready":
             link.ready = True
             self._on_slots()
@@ -367,28 +378,34 @@ class SlotPool:
             return
         link.drain_output()
         link.output = None
+        self._results.forget(link)
         attempt.stop_timer()
         if report.spent:
             self._kill(slot)
         times = (report.started_at_ms, report.ended_at_ms)
-        if report.outcome == "succeeded":
-            self._keep_result(slot, attempt, report, body)
-        elif report.outcome == "stopped" and attempt.stop_outcome is not None:
+        wrote_too_much = attempt.stop_outcome is AttemptOutcome.FAILED
+        if report.outcome == "succeeded" and not wrote_too_much:
+            self._keep_result(slot, attempt, report, body, AttemptOutcome.SUCCEEDED)
+        elif wrote_too_much or (report.outcome == "stopped" and attempt.stop_outcome is not None):
+            assert attempt.stop_outcome is not None
+            self._results.drop(report.path)
             self._finish(attempt, attempt.stop_outcome, attempt.stop_why or report.reason, times=times)
         elif report.outcome == "not_started":
             self._finish(attempt, AttemptOutcome.NOT_STARTED, report.reason)
         else:
-            self._finish(attempt, AttemptOutcome.FAILED, report.reason, times=times)
+            self._keep_result(slot, attempt, report, body, AttemptOutcome.FAILED)
 
-    def _keep_result(self, slot: _Slot, attempt: Attempt, report: EndReport, body: bytes) -> None:
-        """A success: at once if its result goes along, after it is stored otherwise."""
+    def _keep_result(
+        self, slot: _Slot, attempt: Attempt, report: EndReport, body: bytes, outcome: AttemptOutcome
+    ) -> None:
+        """The end of an attempt: at once if its result goes along, after it is stored otherwise."""
         times = (report.started_at_ms, report.ended_at_ms)
         if report.result == "file" and not attempt.discarded:
             assert attempt.output is not None
             attempt.output.end()
             attempt.phase = Phase.STORING
             slot.current = None
-            attempt.storing = asyncio.create_task(self._store(attempt, report.path, times))
+            attempt.storing = asyncio.create_task(self._store(attempt, report, outcome))
             self._dispatch(slot)
             return
         result: bytes | None = None
@@ -396,20 +413,20 @@ class SlotPool:
             result = body
         elif report.result == "stdout" and attempt.output is not None:
             result = attempt.output.stdout_tail()[-self._config.inline_result_bytes :]
-        self._finish(attempt, AttemptOutcome.SUCCEEDED, result=result, times=times)
+        self._finish(attempt, outcome, report.reason, result, times=times)
 
-    async def _store(self, attempt: Attempt, path: str, times: tuple[int, int]) -> None:
+    async def _store(self, attempt: Attempt, report: EndReport, outcome: AttemptOutcome) -> None:
+        times = (report.started_at_ms, report.ended_at_ms)
         try:
-            stored = await self._results.store(path)
+            stored = await self._results.store(report.path)
         except Exception as error:  # a store that breaks its promise fails the attempt, and leaves a trace
             log.exception("the result of %s", attempt.token_text)
             stored = f"the result cannot be stored: {type(error).__name__}: {error}"
         attempt.storing = None  # it is this very task: not to be cancelled by its own end
         if isinstance(stored, str):
-            self._finish(attempt, AttemptOutcome.FAILED, stored, times=times)
+            self._finish(attempt, AttemptOutcome.FAILED, report.reason or stored, times=times)
         else:
-            ref, holders = stored
-            self._finish(attempt, AttemptOutcome.SUCCEEDED, "", ref, holders, times)
+            self._finish(attempt, outcome, report.reason, *stored, times)
 
     def _lose_process(self, slot: _Slot, words: str, outcome: AttemptOutcome) -> None:
         """The process of a slot is gone with its tree: whatever it had said comes first."""
@@ -430,10 +447,3 @@ class SlotPool:
     def _on_stray(self, link: SlotLink, data: bytes) -> None:
         text = data[:2000].decode("utf-8", "replace").rstrip()
         log.warning("slot %d (pid %d): %s", link.slot, link.pid, text)
-
-
-def _status_words(status: int) -> str:
-    """A wait status in words."""
-    if status & 0x7F:
-        return f"killed by signal {status & 0x7F}"
-    return f"exit status {status >> 8}"

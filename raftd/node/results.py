@@ -6,10 +6,15 @@ when a majority of the voters holds it, fsynced; the directory learns of it with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+import errno
+import os
+import stat
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
+from raftd.blobs.ref import FRAME_BYTES
 from raftd.errors import BlobNotFound, PeerUnreachable, RaftdError
 from raftd.node.members import Members
 from raftd.scheduler import queries
@@ -47,6 +52,9 @@ class Asked(Protocol):
     async def record(self, node: str, digest: str, timeout_s: float) -> BlobRecord:
         """What that member's directory says of a blob."""
 
+    async def enter(self, node: str, ref: BlobRef, holders: Sequence[str], timeout_s: float) -> None:
+        """Have that member see to it that the directory knows who holds a blob."""
+
 
 class Known(Protocol):
     """What a worker knows of the members (``raftd.node.discovery.Discovery``)."""
@@ -79,13 +87,29 @@ class AskedDirectory:
             BlobNotFound: the leader knows of no such blob.
             RaftdError: no member could say.
         """
+
+        async def learn(name: str) -> None:
+            self._records[digest] = await self._asked.record(name, digest, ASK_TIMEOUT_S)
+
+        await self._first_voter(learn)
+
+    async def enter(self, ref: BlobRef, holders: Sequence[str]) -> None:
+        """Have the cluster know who holds a blob that a task has put.
+
+        Raises:
+            RaftdError: no member could see to it, or that is not known; it may be tried again.
+        """
+        await self._first_voter(lambda name: self._asked.enter(name, ref, holders, ASK_TIMEOUT_S))
+
+    async def _first_voter(self, ask: Callable[[str], Awaitable[None]]) -> None:
+        """Ask the leader, then the other voters, until one has answered."""
         leader = self._known.leader_name
         voters = [leader] if leader else []
         voters += [name for name in self._known.voters() if name != leader]
         failure: RaftdError = PeerUnreachable("no voter is known")
         for name in voters:
             try:
-                self._records[digest] = await self._asked.record(name, digest, ASK_TIMEOUT_S)
+                await ask(name)
                 return
             except BlobNotFound:
                 raise  # only the leader says so
@@ -112,6 +136,9 @@ class AskedDirectory:
 
 class LocalStore(Protocol):
     """This node's own blobs (``raftd.blobs.local.LocalBlobs``)."""
+
+    async def put(self, frames: AsyncIterable[bytes], *, size_bytes: int, pinned: bool = True) -> BlobRef:
+        """Store so many bytes, fsynced."""
 
     async def put_bytes(self, data: bytes, *, pinned: bool = True) -> BlobRef:
         """Store bytes, fsynced."""
@@ -143,14 +170,22 @@ class Voters(Protocol):
         """Names of the voters."""
 
 
+class Enters(Protocol):
+    """The way into the directory (``raftd.services.blobs.BlobsService``, ``AskedDirectory``)."""
+
+    async def enter(self, ref: BlobRef, holders: Sequence[str]) -> None:
+        """Have the directory know who holds a blob."""
+
+
 class ResultBlobs:
-    """Where large results go, and where tasks get blobs from.
+    """Where large results go, and where tasks get blobs from and put some.
 
     Args:
         local: this node's blobs.
         replicas: makes copies on other nodes.
         fetches: brings copies here.
         directory: who votes.
+        enters: the way into the directory.
         counts: whether this node may be one of those that are counted on; if not, what it keeps may be evicted.
     """
 
@@ -160,10 +195,12 @@ class ResultBlobs:
         replicas: Replicas,
         fetches: Fetches,
         directory: Voters,
+        enters: Enters,
         *,
         counts: bool = True,
     ) -> None:
         self._counts = counts
+        self._enters = enters
         self._local = local
         self._replicas = replicas
         self._fetches = fetches
@@ -176,9 +213,30 @@ class ResultBlobs:
             NotEnoughReplicas: too few voters could be reached; it may be tried again.
         """
         ref = await self._local.put_bytes(data, pinned=self._counts)
+        return ref, await self._replicate(ref)
+
+    async def put_file(self, path: Path) -> BlobRef:
+        """Store what a task puts on a majority of the voters, and have the cluster know of it.
+
+        Raises:
+            RaftdError: as for ``put``, or the directory could not be reached.
+            OSError: the file cannot be read, or is no file.
+        """
+        # Anything else might never end.
+        if not stat.S_ISREG(mode := (await asyncio.to_thread(path.stat)).st_mode):
+            raise OSError(errno.EINVAL, f"it is no file (mode {mode:o})", str(path))
+        file = await asyncio.to_thread(path.open, "rb")
+        with file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            frames = _frames(file, size_bytes)
+            ref = await self._local.put(frames, size_bytes=size_bytes, pinned=self._counts)
+        await self._enters.enter(ref, await self._replicate(ref))
+        return ref
+
+    async def _replicate(self, ref: BlobRef) -> tuple[str, ...]:
         voters = list(self._directory.voters())
         try:
-            holders = await self._replicas.replicate(
+            return await self._replicas.replicate(
                 ref.digest,
                 candidates=voters,
                 replicas=len(voters) // 2 + 1,
@@ -187,7 +245,6 @@ class ResultBlobs:
         finally:
             if not self._counts:
                 await self._local.unpin(ref.digest)
-        return ref, holders
 
     async def fetch(self, digest: str) -> Path:
         """A local file with the bytes of a blob.
@@ -204,7 +261,7 @@ class WorkerBlobs(ResultBlobs):
     def __init__(
         self, local: LocalStore, replicas: Replicas, fetches: Fetches, directory: AskedDirectory
     ) -> None:
-        super().__init__(local, replicas, fetches, directory, counts=False)
+        super().__init__(local, replicas, fetches, directory, directory, counts=False)
         self._asked = directory
 
     async def fetch(self, digest: str) -> Path:
@@ -222,3 +279,10 @@ class WorkerBlobs(ResultBlobs):
             return await super().fetch(digest)
         finally:
             self._asked.forget(digest)
+
+
+async def _frames(file: BinaryIO, size_bytes: int) -> AsyncIterator[bytes]:
+    """So many bytes of a file, and no more, should it grow."""
+    while size_bytes > 0 and (frame := await asyncio.to_thread(file.read, min(FRAME_BYTES, size_bytes))):
+        yield frame
+        size_bytes -= len(frame)

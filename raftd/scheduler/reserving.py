@@ -171,10 +171,14 @@ class Lines:
 
     def _drop(self, name: str) -> None:
         kinds, places = self._places.pop(name, ((), []))
+        # Where its lines are full it has no place, and the group may have gone with the last place of another node.
+        ranked = self._ranked.get(kinds)
+        if ranked is None:
+            return
         for place in places:
-            self._ranked[kinds].remove(place)
+            ranked.remove(place)
             del self._lengths[name, place[2]]
-        if kinds and not self._ranked[kinds]:
+        if not ranked:
             del self._ranked[kinds]
 
     def serves(self, wanted: TaskClass) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Protocol
+from typing import Protocol, cast
 
 from raftd.blobs.fetch import Fetcher
 from raftd.blobs.local import LocalBlobs
@@ -25,7 +25,7 @@ from raftd.scheduler.commands import Command, RecordBlob
 from raftd.scheduler.model import BlobRecord, BlobRef
 from raftd.scheduler.replies import Recorded, Refused, Reply
 from raftd.services.forwarding import Forwarder, was_forwarded
-from raftd.services.status import Context, remaining_s, served
+from raftd.services.status import DEFAULT_DEADLINE_S, Context, OwnCall, remaining_s, served
 from raftd.transport.base import LocalNode, caller_identity
 from raftd.transport.caller import Purpose
 
@@ -152,6 +152,15 @@ class BlobsService(BlobsServicer):
         return await self._forwarder.leader_or_forward(
             SERVICE + "Record", request, context, local, repeatable=True
         )
+
+    async def enter(self, ref: BlobRef, holders: Sequence[str]) -> None:
+        """Enter holders into the directory, for a task of this node that has put a blob.
+
+        Raises:
+            RaftdError: it could not be entered, or that is not known; it may be tried again.
+        """
+        request = pb.RecordBlobRequest(blob=_encode_ref(ref), holders=holders)
+        await self._record(request, cast("Context", OwnCall(DEFAULT_DEADLINE_S)))
 
     # --- out ----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Never, TypeAlias, TypeVar
 
@@ -19,6 +20,7 @@ import grpc
 
 from raftd import errors
 from raftd.scheduler.replies import Refused
+from raftd.storage.errors import StorageFull
 from raftd.transport.base import Metadata, RemoteNode
 from raftd.transport.caller import ERROR_KEY, LEADER_KEY, TRY_KEY, CallFailed, call_failed
 
@@ -84,6 +86,8 @@ async def abort_with(
     context: Context, error: errors.RaftdError, leader: RemoteNode | None = None, *, more: Metadata = ()
 ) -> Never:
     """End a call with the status of ``error``, and ``more`` of our trailing metadata; never returns."""
+    if isinstance(error, StorageFull):
+        error = errors.DiskFull(error.message, try_=error.try_)  # which every client knows
     details = error.message if len(error.message) <= MAX_TEXT else error.message[: MAX_TEXT - 3] + "..."
     await context.abort(status_code(error), details, (*trailing_metadata(error, leader), *more))
 
@@ -135,6 +139,23 @@ async def _end(context: Context, error: Exception) -> Never:
 def refuse(error: errors.RaftdError) -> Refused:
     """The same refusal as one item of a batch that is answered item by item."""
     return Refused(error.code, error.message, error.try_, error.retryable)
+
+
+class OwnCall:
+    """The context of a call that this node makes for itself: what passing calls on needs of one."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._ends = time.monotonic() + timeout_s
+
+    def time_remaining(self) -> float:
+        """Seconds until nobody waits any more."""
+        return self._ends - time.monotonic()
+
+    def invocation_metadata(self) -> None:
+        """It came from nobody."""
+
+    def set_trailing_metadata(self, metadata: Metadata) -> None:
+        """Nobody reads who leads."""
 
 
 def remaining_s(context: Context, default_s: float = DEFAULT_DEADLINE_S) -> float:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from raftd.raft.types import Entry, HardState
 from raftd.storage.errors import (
@@ -164,12 +165,12 @@ class DataDirectory:
         path = path.rstrip("/") or "/"
         try:
             check_initialised(fs, path)
-            lock = take_lock(fs, path)
-            try:
-                return cls._open_locked(fs, path, lock, name, cluster_id, segment_bytes)
-            except BaseException:
-                lock.release()
-                raise
+            with ExitStack() as unless_opened:
+                lock = take_lock(fs, path)
+                unless_opened.callback(lock.release)
+                opened = cls._open_locked(fs, path, lock, name, cluster_id, segment_bytes)
+                unless_opened.pop_all()
+                return opened
         except OSError as error:
             raise StorageFailed(f"opening {path}", error) from error
 
@@ -199,14 +200,13 @@ class DataDirectory:
             store_id=identity.store_id,
             segment_bytes=segment_bytes,
         )
-        try:
+        with ExitStack() as unless_opened:
+            unless_opened.callback(log.close)
             recovered = _reconcile(f"{path}/{LOG_DIRECTORY}", log, recovered, snapshots)
             opened = cls(fs, path, lock, identity, incarnation, log, recovered, snapshots)
             # Its directory sync also covers names that a process made and did not live to sync.
             opened.next_incarnation()
-        except BaseException:
-            log.close()
-            raise
+            unless_opened.pop_all()
         return opened
 
     def next_incarnation(self) -> int:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from contextlib import ExitStack
 from zlib import crc32
 
 from raftd.raft.types import Configuration, Snapshot
@@ -65,7 +66,7 @@ class SnapshotWriter:
             self._file.pwrite(header + _CRC.pack(self._chain), 0)
         except OSError as error:
             self.abort()
-            raise self._failed("making", error) from error
+            raise self.failed("making", error) from error
 
     @property
     def snapshot(self) -> Snapshot:
@@ -90,7 +91,7 @@ class SnapshotWriter:
             file.sync()
             file.close()
         except OSError as error:
-            raise self._failed("syncing", error) from error
+            raise self.failed("syncing", error) from error
         self._file = None
         self.finished = True
 
@@ -125,10 +126,11 @@ class SnapshotWriter:
         try:
             self._open_file().pwrite(data, self._offset)
         except OSError as error:
-            raise self._failed("writing", error) from error
+            raise self.failed("writing", error) from error
         self._offset += len(data)
 
-    def _failed(self, doing: str, error: OSError) -> StorageFailed | StorageFull:
+    def failed(self, doing: str, error: OSError) -> StorageFailed | StorageFull:
+        """What a refusal of the disk means, where nothing counts yet."""
         if is_full(error):
             return StorageFull(self.path.rpartition("/")[0], f"the snapshot of entry {self._place.index}")
         return StorageFailed(f"{doing} the snapshot {self.path}", error)
@@ -286,6 +288,7 @@ class SnapshotStore:
 
         Raises:
             ValueError: there is a newer one.
+            StorageFull: there is no room for its name: nothing has changed, try again.
             StorageFailed: the disk refused.
         """
         with self._lock:
@@ -296,6 +299,9 @@ class SnapshotStore:
                 raise ValueError(f"a snapshot of entry {snapshot.index}, and there is one of {newest.index}")
             try:
                 self.fs.rename(writer.path, self.path_of(snapshot))
+            except OSError as error:
+                raise writer.failed("naming", error) from error
+            try:
                 writer.published(snapshot)
                 self.fs.fsync_dir(self._directory)
                 self._newest, self._newest_received = snapshot, writer.received
@@ -362,11 +368,11 @@ def _open(fs: FileSystem, path: str, cluster_id: int) -> SnapshotReader:
         file = fs.open_read(path)
     except OSError as error:
         raise StorageFailed(f"opening the snapshot {path}", error) from error
-    try:
-        return SnapshotReader(path, file, cluster_id)
-    except BaseException:
-        file.close()
-        raise
+    with ExitStack() as unless_read:
+        unless_read.callback(file.close)
+        reader = SnapshotReader(path, file, cluster_id)
+        unless_read.pop_all()
+    return reader
 
 
 def _encode_header(cluster_id: int, place: Snapshot, received: bool) -> bytes:

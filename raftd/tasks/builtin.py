@@ -1,4 +1,4 @@
-"""The built-in task kinds: noop, sleep, shell, render-tile.
+"""The built-in task kinds: noop, sleep, shell, render-tile, python.
 
 What may live here: kinds of a few lines, with their checks. Importing this file must stay cheap, for servers do it to
 check submissions: whatever renders is imported when the first tile is rendered.
@@ -40,6 +40,12 @@ def _check_shell(args: Sequence[str]) -> None:
 
 def _check_render_tile(args: Sequence[str]) -> None:
     from raftd.tasks.render.task import check
+
+    check(args)
+
+
+def _check_python(args: Sequence[str]) -> None:
+    from raftd.tasks.pickled import check
 
     check(args)
 
@@ -92,4 +98,12 @@ def render_tile(ctx: TaskContext, args: Args) -> bytes:
     return run(ctx, args)
 
 
-KINDS: Mapping[str, TaskKind] = {kind.name: kind for kind in (noop, sleep, shell, render_tile)}
+@task("python", check=_check_python, opt_in=True)
+def python(ctx: TaskContext, args: Args) -> bytes:
+    """Calls a pickled function."""
+    from raftd.tasks.pickled import run
+
+    return run(ctx, args)
+
+
+KINDS: Mapping[str, TaskKind] = {kind.name: kind for kind in (noop, sleep, shell, render_tile, python)}

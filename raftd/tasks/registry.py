@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from raftd.errors import InvalidArguments, UnknownKind
+from raftd.errors import ConfigError, InvalidArguments, UnknownKind
 from raftd.tasks.context import TaskContext
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "raftd.tasks"
+_BUILTIN = "raftd.tasks.builtin"
 
 Args: TypeAlias = tuple[str, ...]
 Result: TypeAlias = bytes | str | None
@@ -97,7 +98,7 @@ class Registry:
 
     Attributes:
         kinds: by name.
-        broken: why an entry point could not be loaded, by its name; such a kind is not offered.
+        broken: why an entry point is not used, by its name: it could not be loaded, or its name is taken.
     """
 
     kinds: Mapping[str, TaskKind]
@@ -107,6 +108,21 @@ class Registry:
         """Names of the kinds that a node with this ``allow`` list offers, sorted."""
         allowed = set(allow)
         return tuple(sorted(name for name, kind in self.kinds.items() if not kind.opt_in or name in allowed))
+
+    def check_allowed(self, allow: Iterable[str]) -> None:
+        """Refuses a list of allowed kinds that names one which is not there, or needs no leave.
+
+        Raises:
+            ConfigError: it does.
+        """
+        known = sorted(name for name, kind in self.kinds.items() if kind.opt_in)
+        for name in allow:
+            if name not in known:
+                why = f" (it cannot be loaded: {self.broken[name]})" if name in self.broken else ""
+                raise ConfigError(
+                    f"allow: {name!r} is not a kind that must be allowed{why}",
+                    try_=" ".join(f"--allow {kind}" for kind in known),
+                )
 
     def find(self, name: str) -> TaskKind:
         """The kind of this name.
@@ -143,9 +159,13 @@ def load() -> Registry:
 
     kinds = dict(_builtin())
     broken: dict[str, str] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+    taken = {kind: f"{_BUILTIN}:{kind.replace('-', '_')}" for kind in kinds}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        owner = taken.setdefault(point.name, point.value)
         if point.name not in kinds:
             _load_into(point, kinds, broken)
+        elif point.value != owner:
+            broken[point.name] = f"the name is taken by {owner}; {point.value} is not used"
     return Registry(kinds, broken)
 
 
@@ -155,8 +175,16 @@ def find(name: str) -> TaskKind:
     Raises:
         UnknownKind: there is none of this name.
     """
-    kind = _builtin().get(name)
-    return kind if kind is not None else load().find(name)
+    kinds = dict(_builtin())
+    broken: dict[str, str] = {}
+    if name not in kinds:
+        # Not at the top: it costs a slot that needs no foreign kind milliseconds and megabytes.
+        from importlib.metadata import entry_points
+
+        for point in sorted(entry_points(group=GROUP, name=name), key=lambda point: point.value):
+            if name not in kinds:
+                _load_into(point, kinds, broken)
+    return Registry(kinds, broken).find(name)
 
 
 def _builtin() -> Mapping[str, TaskKind]:
@@ -169,7 +197,7 @@ def _builtin() -> Mapping[str, TaskKind]:
 def _load_into(point: EntryPoint, kinds: dict[str, TaskKind], broken: dict[str, str]) -> None:
     try:
         kind = point.load()
-    except Exception as error:  # whatever a foreign module raises on import, the node must live
+    except (Exception, SystemExit) as error:  # whatever a foreign module does on import, the node must live
         broken[point.name] = f"{type(error).__name__}: {error}"
         return
     if not isinstance(kind, TaskKind):

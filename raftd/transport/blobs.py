@@ -7,7 +7,7 @@ when to try another, is decided in ``raftd.blobs``; these streams carry one copy
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol, TypeAlias
 
@@ -15,12 +15,14 @@ import grpc
 
 from raftd.errors import PeerUnreachable, RaftdError
 from raftd.pb import blobs_pb2 as pb
+from raftd.pb import scheduler_pb2
 from raftd.pb.blobs_pb2_grpc import BlobsStub
 from raftd.scheduler.model import BlobRecord, BlobRef
 from raftd.transport.base import RemoteNode
 from raftd.transport.caller import CONNECT_TIMEOUT_S, Caller, CallFailed, Purpose, call_failed
 
 STAT = "/raftd.v1.Blobs/Stat"
+RECORD = "/raftd.v1.Blobs/Record"
 
 PutCall: TypeAlias = "grpc.aio.StreamUnaryCall[pb.PutRequest, pb.PutResponse]"
 
@@ -141,6 +143,19 @@ class GrpcPeerBlobs:
             raise failed.error() from None
         found = pb.StatBlobResponse.FromString(answer)
         return BlobRecord(BlobRef(found.blob.digest, found.blob.size_bytes), tuple(found.holders))
+
+    async def enter(self, node: str, ref: BlobRef, holders: Sequence[str], timeout_s: float) -> None:
+        """Have that member, or the leader through it, enter holders of a blob into the directory.
+
+        Raises:
+            RaftdError: it is not there, or could not; entering them twice does no harm.
+        """
+        blob = scheduler_pb2.BlobRef(digest=ref.digest, size_bytes=ref.size_bytes)
+        request = pb.RecordBlobRequest(blob=blob, holders=holders).SerializeToString()
+        try:
+            await self._caller.unary(self._known(node), RECORD, request, timeout_s)
+        except CallFailed as failed:
+            raise failed.error() from None
 
     def _known(self, node: str) -> RemoteNode:
         remote = self._remote(node)

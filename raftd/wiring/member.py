@@ -274,12 +274,24 @@ class Server:
         peers = parts.peer_blobs(self._remote_by_name)
         self._replicator = parts.replicator(peers, self._blob_directory)
         self._fetcher = parts.fetcher(peers, self._blob_directory)
-        results = ResultBlobs(parts.blobs, self._replicator, self._fetcher, self._blob_directory)
+        self._forwarder = Forwarder(self.node, self._remote, parts.caller)
+        self._blobs_service = BlobsService(
+            local=self._local,
+            blobs=parts.blobs,
+            replicator=self._replicator,
+            fetcher=self._fetcher,
+            directory=self._blob_directory,
+            node=self.node,
+            forwarder=self._forwarder,
+        )
+        results = ResultBlobs(
+            parts.blobs, self._replicator, self._fetcher, self._blob_directory, self._blobs_service
+        )
         self._executor = parts.executor("voter", Leaders(self.node, self._members), results, results)
 
     def _services(self) -> Services:
         parts = self._parts
-        forwarder = Forwarder(self.node, self._remote, parts.caller)
+        forwarder = self._forwarder
         facts = Facts(
             self.node,
             self._storage,
@@ -338,15 +350,7 @@ class Server:
                 snapshots=self.snapshots,
                 reads=self.node,
             ),
-            blobs=BlobsService(
-                local=self._local,
-                blobs=parts.blobs,
-                replicator=self._replicator,
-                fetcher=self._fetcher,
-                directory=self._blob_directory,
-                node=self.node,
-                forwarder=forwarder,
-            ),
+            blobs=self._blobs_service,
             stores=facts,
         )
 
@@ -367,7 +371,9 @@ class Server:
         try:
             self._parts.registry.check(kind, args)
         except UnknownKind:
-            return  # other nodes may offer it; the state machine knows every kind that was ever offered
+            # Other nodes may offer it; the state machine knows every kind that was ever offered.
+            if kind in self._parts.registry.broken and kind not in self._state().kinds:
+                raise
 
 
 def _log_in_memory(directory: DataDirectory, kept_entries: int) -> LogStore:

@@ -20,9 +20,9 @@ from raftd.blobs.peers import BlobDirectory
 from raftd.blobs.replicate import Replicator
 from raftd.config import Config, read_token
 from raftd.errors import OldCopy, StorageError, StoreTwice
-from raftd.executor.config import ExecutorConfig
+from raftd.executor.config import ExecutorConfig, limits_of
 from raftd.executor.executor import Executor
-from raftd.executor.protocols import BlobSource, LeaderWatch, ResultStore
+from raftd.executor.protocols import BlobStore, LeaderWatch, ResultStore
 from raftd.storage.identity import Identity
 from raftd.tasks import registry
 from raftd.transport.attach import GrpcAttachTransport
@@ -72,7 +72,7 @@ class Parts:
         fatal: what to do when it cannot go on.
 
     Raises:
-        ConfigError: the token cannot be read.
+        ConfigError: the token cannot be read, or what is allowed is no kind that must be.
         StorageError: the cuts of an earlier life cannot be read.
     """
 
@@ -91,6 +91,9 @@ class Parts:
             secrets.randbits(64),
         )
         self.registry = registry.load()
+        self.registry.check_allowed(config.allow)
+        for name, why in self.registry.broken.items():
+            log.warning("the entry point %s of %s is not used: %s", name, registry.GROUP, why)
         self.faults = FaultTable(identity.name, config.data_dir / FAULTS_FILE, config.fault_injection)
         self.caller = Caller(self.local, self.faults)
         self.blobs = LocalBlobs(DiskBlobs(config.data_dir / BLOBS_DIRECTORY))
@@ -107,7 +110,7 @@ class Parts:
         """Brings copies here."""
         return Fetcher(self.local.name, self.blobs, peers, directory)
 
-    def executor(self, role: str, leaders: LeaderWatch, results: ResultStore, blobs: BlobSource) -> Executor:
+    def executor(self, role: str, leaders: LeaderWatch, results: ResultStore, blobs: BlobStore) -> Executor:
         """Runs attempts for whoever leads."""
         config, local = self.config, self.local
         return Executor(
@@ -124,6 +127,8 @@ class Parts:
                 stop_grace_ms=config.stop_grace_ms,
                 nice=config.slot_nice,
                 output_limit_bytes=config.output_limit_bytes,
+                output_over_bytes=config.task_output_bytes,
+                limits=limits_of(config),
             ),
             incarnation=self.directory.incarnation,
             next_incarnation=self._next_incarnation,

@@ -153,6 +153,12 @@ class Cluster:
         pid: int = json.loads((self.directory / node / "pid.json").read_text())["pid"]
         return pid
 
+    def process(self, node: str) -> ProcessIdentity | None:
+        """The process last started for a node, which may be gone by now; None where it was stopped."""
+        file = self.directory / node / "pid.json"
+        found = json.loads(file.read_text()) if file.exists() else None
+        return None if found is None else ProcessIdentity(found["pid"], found["started"])
+
     def processes(self) -> tuple[ProcessIdentity, ...]:
         """Every living process that descends from one of its nodes (Linux)."""
         return marked_with("XDG_STATE_HOME", [str(self.home)])

@@ -16,7 +16,7 @@ SEED = 1
 def test_what_clients_were_told_holds_whatever_happens_to_the_nodes(
     cluster: ClusterFactory, tmp_path: Path
 ) -> None:
-    made = cluster(5, "--slots", "2", extra_path=(PLUGIN,))
+    made = cluster(5, "--slots", "2", "--timeout", "80s", extra_path=(PLUGIN,))
     report = run(Plan(SEED, for_s=25), made, tmp_path / "run")
     print(report)
     assert not report.failures, str(report)

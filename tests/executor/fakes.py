@@ -112,6 +112,7 @@ class FakeLeader:
         self.renewing = True
         self.recording = True
         self.welcoming = True
+        self.patience_s = WAIT_S
         self.refusal: Callable[[Hello], RaftdError | None] = lambda hello: None
         self.hellos: list[Hello] = []
         self.heartbeats: list[Heartbeat] = []
@@ -162,7 +163,7 @@ class FakeLeader:
         def told() -> AttemptEnded | None:
             return next((end for end in self.ended if end.token == token), None)
 
-        end = await eventually(told, WAIT_S, f"the end of {token}")
+        end = await eventually(told, self.patience_s, f"the end of {token}")
         assert end is not None
         return end
 
@@ -200,6 +201,10 @@ class FakeStore:
         digest = hashlib.sha256(data).hexdigest()
         self.kept[digest] = data
         return BlobRef(digest, len(data)), ("n1", "n2")
+
+    async def put_file(self, path: Path) -> BlobRef:
+        ref, _ = await self.put(await asyncio.to_thread(path.read_bytes))
+        return ref
 
     async def fetch(self, digest: str) -> Path:
         if digest not in self.kept or self._directory is None:

@@ -14,7 +14,7 @@ from raftd.executor.frames import Decoder, EndReport, RunRequest, encode, end_re
 from raftd.executor.leases import Lease
 from raftd.executor.logs import LogStore
 from raftd.executor.reconcile import Plan, reconcile
-from raftd.executor.slot_isolated import describe_status
+from raftd.executor.status import describe_status
 from raftd.scheduler.attach import Assignment
 from raftd.scheduler.model import StopReason
 from tests.executor.fakes import FakeClock, assignment, token

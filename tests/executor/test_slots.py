@@ -1,6 +1,7 @@
 """Attempts on real slot processes, under a leader in memory."""
 
 import asyncio
+import hashlib
 import os
 import signal
 import sys
@@ -459,6 +460,84 @@ async def test_an_isolated_kind_has_an_interpreter_of_its_own(tmp_path: Path) ->
         rig.leader.stop(token(4))
         end = await rig.leader.end_of(token(4))
         assert (end.outcome, rig.output(4)) == (AttemptOutcome.CANCELLED, b"up\ntidied\n")
+
+
+async def test_a_failure_brings_what_the_task_hands_over(tmp_path: Path) -> None:
+    async with Rig(
+        tmp_path, kinds=("test-fails",), task_env=with_test_kinds(), result_limit_bytes=200_000
+    ) as rig:
+        end = await rig.run(assignment(1, "test-fails", "5"))
+        assert (end.outcome, end.reason, end.result) == (AttemptOutcome.FAILED, "as asked", b"eeeee")
+        assert b"Traceback" not in rig.output(1, "stderr")
+        end = await rig.run(assignment(2, "test-fails", "100000"))
+        assert (end.outcome, end.reason) == (AttemptOutcome.FAILED, "as asked")
+        assert isinstance(end.result, BlobRef)
+        assert rig.store.kept[end.result.digest] == b"e" * 100_000
+        assert end.blob_holders == ("n1", "n2")
+        for counter, amount in ((3, "0"), (4, "200001")):
+            end = await rig.run(assignment(counter, "test-fails", amount))
+            assert (end.outcome, end.reason, end.result) == (AttemptOutcome.FAILED, "as asked", None)
+        rig.store.refusals = [StorageError("disk is damaged")]
+        end = await rig.run(assignment(5, "test-fails", "100000"))
+        assert (end.outcome, end.reason, end.result) == (AttemptOutcome.FAILED, "as asked", None)
+
+
+@pytest.mark.parametrize("source", ["bytes", "file"])
+async def test_a_task_puts_blobs_and_waits_until_they_are_there(tmp_path: Path, source: str) -> None:
+    kinds = ("test-puts", "test-puts-isolated")
+    async with Rig(tmp_path, kinds=kinds, task_env=with_test_kinds()) as rig:
+        rig.store.refusals = [Unavailable("no majority"), QueueFull("not now")]
+        end = await rig.run(assignment(1, "test-puts", source))
+        assert isinstance(end.result, bytes)
+        wanted = b"eight" if source == "bytes" else b"nine"
+        assert rig.store.kept[end.result.decode()] == wanted
+        assert rig.store.puts == 3
+        end = await rig.run(assignment(2, "test-puts-isolated", source))
+        assert end.result == wanted + b" " + hashlib.sha256(wanted).hexdigest().encode()
+        assert not list((tmp_path / "work").rglob("*.blob"))
+
+
+async def test_what_cannot_be_put_is_the_tasks_to_handle(tmp_path: Path) -> None:
+    async with Rig(tmp_path, kinds=("test-puts",), task_env=with_test_kinds()) as rig:
+        rig.store.refusals = [StorageError("disk is damaged")]
+        end = await rig.run(assignment(1, "test-puts", "file"))
+        assert end.reason.startswith("OSError: blob ")
+        assert end.reason.endswith("/made: disk is damaged")
+        end = await rig.run(assignment(2, "test-puts", "/no/such/file"))
+        assert end.reason.startswith("OSError: blob /no/such/file: [Errno 2]")
+
+
+async def test_a_task_that_waits_for_its_put_can_be_stopped(tmp_path: Path) -> None:
+    async with Rig(tmp_path, kinds=("test-puts",), task_env=with_test_kinds()) as rig:
+        rig.store.refusals = [Unavailable("no majority")] * 1000
+        before = slot_pid(rig)
+        outlives = (
+            tmp_path / "outlives"
+        )  # a file of the attempt's own is gone with it, and so is the reason to try
+        outlives.touch()
+        rig.leader.start(assignment(1, "test-puts", str(outlives)))
+        await eventually(lambda: rig.store.puts, WAIT_S, "the store to be asked")
+        rig.leader.stop(token(1))
+        assert (await rig.leader.end_of(token(1))).outcome is AttemptOutcome.CANCELLED
+        transfers = rig.executor._pool._results._transfers
+        await eventually(
+            lambda: not transfers, WAIT_S, "nobody tries any more for the attempt that was stopped"
+        )
+        assert rig.store.refusals, "it was not for want of refusals"
+        rig.store.refusals = []
+        end = await rig.run(assignment(2, "test-puts", "bytes"))
+        assert end.outcome is AttemptOutcome.SUCCEEDED
+        assert slot_pid(rig) == before
+
+
+async def test_the_context_says_who_it_is_to_whoever_asks(tmp_path: Path) -> None:
+    async with Rig(tmp_path, kinds=("test-who",), task_env=with_test_kinds(), progress_ms=10) as rig:
+        end = await rig.run(assignment(7, "test-who", payload=b"given", array_index=3))
+        assert end.result == b"t7 1 1.7 3 b'given' False"
+        assert rig.output(7, "stderr") == b"a task uses blobs from its main thread\n"
+        before = slot_pid(rig)
+        await rig.run(assignment(8, "test-who"))
+        assert slot_pid(rig) == before
 
 
 async def test_a_repeated_or_smaller_token_is_never_started(tmp_path: Path) -> None:

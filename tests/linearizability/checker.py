@@ -125,10 +125,18 @@ def check(
 
 def check_each(
     parts: Mapping[K, Iterable[Operation[C, A]]], specification: Callable[[K], Specification[S, C, A]]
-) -> Mapping[K, Unexplained[S, C, A]]:
-    """Check the history of every object for itself; what nothing explains, by key."""
-    found = {part: check(history, specification(part)) for part, history in parts.items()}
-    return {part: verdict for part, verdict in found.items() if verdict is not None}
+) -> Mapping[K, Unexplained[S, C, A] | TooManyConfigurations]:
+    """Check the history of every object for itself; what nothing explains, by key, and where the search gave up."""
+    found: dict[K, Unexplained[S, C, A] | TooManyConfigurations] = {}
+    for part, history in parts.items():
+        try:
+            verdict = check(history, specification(part))
+        except TooManyConfigurations as error:
+            found[part] = error
+        else:
+            if verdict is not None:
+                found[part] = verdict
+    return found
 
 
 class _Search(Generic[S, C, A]):

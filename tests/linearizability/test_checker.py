@@ -143,4 +143,13 @@ def test_many_operations_on_many_objects_are_checked_one_object_at_a_time() -> N
     history[7].append(wrong)
     found = check_each(history, lambda _: Register())
     assert list(found) == [7]
+    assert isinstance(found[7], Unexplained)
     assert found[7].operation is wrong
+
+
+def test_where_the_search_of_one_object_gives_up_the_others_are_checked() -> None:
+    too_much = [*(write(value, 0, 100) for value in range(20)), get(99, 1, 2)]
+    found = check_each({1: too_much, 2: [get(0, 0, 1)], 3: [get(1, 0, 1)]}, lambda _: Register())
+    assert isinstance(found[1], TooManyConfigurations)
+    assert isinstance(found[3], Unexplained)
+    assert list(found) == [1, 3]

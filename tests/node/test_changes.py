@@ -145,7 +145,7 @@ def test_a_snapshot_that_is_damaged_on_the_disk_halts_its_node_instead_of_travel
             def damaged(snapshot: Snapshot) -> BytesReader:
                 raise DamagedLog("/data/snapshots/x", 7, "a block with a bad checksum")
 
-            leader.files.open = damaged  # type: ignore[method-assign]  # for this test
+            leader.files.open = damaged  # type: ignore[method-assign]  # what the disk answers from here on
             cluster.start(follower.store_id)
             await eventually(lambda: bool(leader.fatal), 20, "the leader halts")
             assert isinstance(leader.fatal.pop(), DamagedLog)

@@ -6,7 +6,15 @@ import pytest
 
 from raftd.scheduler.commands import Command, MarkStopping, Occupy, OccupyNew
 from raftd.scheduler.effects import Effect
-from raftd.scheduler.model import ArraySpec, AttemptOutcome, Eligibility, Settings, StopReason, TaskSpec
+from raftd.scheduler.model import (
+    ArraySpec,
+    AttemptOutcome,
+    Eligibility,
+    Settings,
+    StopReason,
+    TaskSpec,
+    TaskState,
+)
 from raftd.scheduler.planner import InFlight, Observations, PlanningView, plan
 from raftd.scheduler.replies import Refused
 from raftd.scheduler.reserving import OVERDUE_MS, Lines, RunTimes, withdrawals
@@ -363,3 +371,16 @@ def test_a_rider_gives_its_slot_back_when_its_entry_is_settled() -> None:
     assert leader.in_flight.slots == {"n1": {0}}
     leader.in_flight.settled((command,))
     assert leader.in_flight == InFlight()
+
+
+def test_lines_of_several_nodes_may_be_full_at_once() -> None:
+    world, leader = leading("n1", "n2", "n3", reserve_depth=1)
+    leader.seen("noop", 1)
+    tasks = [world.submit() for _ in range(12)]
+    leader.place()
+    while world.executing():
+        for (node, _), task_id in world.executing().items():
+            assert len(world.line(node)) <= 2
+            leader.end(task_id)
+        leader.place()
+    assert all(world.task(task_id).state is TaskState.SUCCEEDED for task_id in tasks)

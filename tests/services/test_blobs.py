@@ -18,6 +18,7 @@ from raftd.blobs.fetch import Fetcher
 from raftd.blobs.local import LocalBlobs
 from raftd.blobs.ref import FRAME_BYTES
 from raftd.blobs.replicate import Replicator
+from raftd.node.results import ResultBlobs
 from raftd.pb import blobs_pb2 as pb
 from raftd.pb import scheduler_pb2
 from raftd.pb.blobs_pb2_grpc import BlobsStub
@@ -92,6 +93,12 @@ class BlobNode:
     log: Log
     peers: GrpcPeerBlobs
     replicator: Replicator
+    service: BlobsService
+
+    def results(self) -> ResultBlobs:
+        """What its executor stores and fetches with."""
+        fetcher = Fetcher(self.host.local.name, self.blobs, self.peers, self.log)
+        return ResultBlobs(self.blobs, self.replicator, fetcher, self.log, self.service)
 
     def files(self) -> list[str]:
         """Everything that is on its disk."""
@@ -103,7 +110,7 @@ class BlobNode:
 def blob_node(path: Path, number: int, committed: dict[str, BlobRecord]) -> BlobNode:
     log = Log(committed)
     store = path / f"blobs-{number}"
-    parts: list[tuple[LocalBlobs, GrpcPeerBlobs, Replicator]] = []
+    parts: list[tuple[LocalBlobs, GrpcPeerBlobs, Replicator, BlobsService]] = []
 
     def service(
         local: LocalNode, forwarder: Forwarder, caller: Caller, others: dict[int, RemoteNode]
@@ -113,8 +120,7 @@ def blob_node(path: Path, number: int, committed: dict[str, BlobRecord]) -> Blob
             caller, blobs, lambda name: next((node for node in others.values() if node.name == name), None)
         )
         replicator = Replicator(local.name, blobs, peers, log.is_up)
-        parts.append((blobs, peers, replicator))
-        return BlobsService(
+        service = BlobsService(
             local=local,
             blobs=blobs,
             replicator=replicator,
@@ -123,9 +129,12 @@ def blob_node(path: Path, number: int, committed: dict[str, BlobRecord]) -> Blob
             node=log,
             forwarder=forwarder,
         )
+        parts.append((blobs, peers, replicator, service))
+        return service
 
     host = make_host(path, number, blobs=service)
-    return BlobNode(host, store, parts[0][0], log, parts[0][1], parts[0][2])
+    blobs, peers, replicator, made = parts[0]
+    return BlobNode(host, store, blobs, log, peers, replicator, made)
 
 
 @asynccontextmanager
@@ -188,6 +197,38 @@ def test_a_put_is_on_a_majority_and_in_the_directory(tmp_path: Path, asked: int)
                 holds = node.host.local.name in answer.holders
                 assert node.files() == ([f"pinned/{DIGEST}"] if holds else [])
             assert tuple(answer.holders) == nodes[0].log.committed[DIGEST].holders
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("asked", [0, 1], ids=["leader", "follower"])
+@pytest.mark.parametrize("data", [DATA, b""], ids=["frames", "nothing"])
+def test_what_a_task_puts_is_on_a_majority_and_in_the_directory(
+    tmp_path: Path, asked: int, data: bytes
+) -> None:
+    async def scenario() -> None:
+        file = tmp_path / "made"
+        file.write_bytes(data)
+        async with three(tmp_path) as nodes:
+            ref = await nodes[asked].results().put_file(file)
+            assert (ref.digest, ref.size_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+            holders = nodes[0].log.committed[ref.digest].holders
+            assert len(holders) == 2
+            for node in nodes:
+                assert (f"pinned/{ref.digest}" in node.files()) == (node.host.local.name in holders)
+            assert await nodes[asked].results().put_file(file) == ref, "once more is the same"
+
+    run(scenario())
+
+
+def test_what_a_task_puts_must_be_a_file(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with three(tmp_path) as (n1, *_):
+            for path in (tmp_path, Path("/dev/zero")):
+                with pytest.raises(OSError, match="it is no file"):
+                    await n1.results().put_file(path)
+            with pytest.raises(FileNotFoundError):
+                await n1.results().put_file(tmp_path / "nothing")
 
     run(scenario())
 

@@ -12,6 +12,7 @@ from raftd import errors
 from raftd.pb import scheduler_pb2 as pb
 from raftd.pb.scheduler_pb2_grpc import SchedulerStub
 from raftd.services.status import DEFAULT_DEADLINE_S, MAX_TEXT, status_code
+from raftd.storage.errors import StorageFull
 from raftd.transport.base import RemoteNode
 from raftd.transport.caller import Caller, CallFailed, Purpose, call_failed
 from tests.services.hosts import CLUSTER, Host, channel_to, failure_of, make_host, run, serving
@@ -97,6 +98,19 @@ def test_texts_that_no_header_can_carry_still_arrive_as_a_status(tmp_path: Path)
             assert (failed.details() or "").startswith("naïve\nnaïve")
             assert trailing["raftd-try"].startswith("f?ge??zu")
             assert len(trailing["raftd-try"]) == MAX_TEXT
+
+    run(scenario())
+
+
+def test_no_room_for_a_snapshot_is_a_full_disk_for_who_asked(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        host = make_host(tmp_path)
+        async with serving(host):
+            failed, trailing = await ask(host, StorageFull("/data/snapshots", "the snapshot of entry 7"))
+            assert failed.code() is Code.RESOURCE_EXHAUSTED
+            assert failed.details() == "no room for the snapshot of entry 7 in /data/snapshots"
+            assert trailing["raftd-error"] == "disk_full"
+            assert trailing["raftd-try"].startswith("free space")
 
     run(scenario())
 

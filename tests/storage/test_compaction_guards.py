@@ -174,6 +174,23 @@ def test_only_a_finished_file_gets_a_name() -> None:
     assert opened_again(store.disk).snapshots.newest is None
 
 
+def test_no_room_for_the_name_of_a_received_snapshot_is_no_failure_until_it_has_it() -> None:
+    disk = new_disk()
+    store = Store(disk)
+    writer = written(store.directory, 20, 4, received=True)
+    disk.fail_at = {disk.step_count: errno.ENOSPC}
+    with pytest.raises(StorageFull, match="no room for the snapshot of entry 20"):
+        writer.publish()
+    assert store.directory.snapshots.newest is None
+    assert writer.publish().index == 20
+    assert opened_again(disk).snapshots.newest == writer.snapshot
+
+    later = written(store.directory, 30, 4, received=True)
+    disk.fail_at = {disk.step_count + 1: errno.ENOSPC}
+    with pytest.raises(StorageFailed):
+        later.publish()
+
+
 @pytest.mark.parametrize("what", ["create", "write", "sync", "rename"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_no_room_for_any_step_that_makes_a_segment_is_no_failure(what: str, code: int) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from raftd.errors import InvalidArguments, UnknownKind
+from raftd.errors import ConfigError, InvalidArguments, UnknownKind
 from raftd.tasks import builtin, registry
 from raftd.tasks.context import TaskContext
+from raftd.tasks.pickled import VERSION
 
 REGISTRY = registry.load()
 
@@ -26,6 +27,9 @@ class NoLink:
 
     def fetch_blob(self, digest: str) -> Path:
         return self.directory / digest
+
+    def store_blob(self, source: bytes | Path) -> str:
+        return "0" * 64
 
     def make_workdir(self) -> Path:
         made = self.directory / "made"
@@ -46,6 +50,8 @@ def context(directory: Path) -> TaskContext:
         ("sleep", ("604800",)),
         ("shell", ("echo", "", "a b")),
         ("render-tile", ("42",)),
+        ("python", (VERSION,)),
+        ("python", (VERSION, "0" * 64)),
     ],
 )
 def test_good_arguments_are_taken(kind: str, args: tuple[str, ...]) -> None:
@@ -68,6 +74,11 @@ def test_good_arguments_are_taken(kind: str, args: tuple[str, ...]) -> None:
         ("shell", ("", "x"), "needs a program"),
         ("shell", ("a\0b",), "NUL"),
         ("shell", ("x" * 5000,), "4096"),
+        ("python", (), "takes the version"),
+        ("python", ("latest",), "takes the version"),
+        ("python", ("2.7",), f"pickled by Python 2.7, and this node runs Python {VERSION}"),
+        ("python", (VERSION, "0" * 63), "64 lower-case hex digits"),
+        ("python", (VERSION, "0" * 64, "x"), "takes the version"),
         ("render-tile", ("64",), "outside the frame"),
         ("render-tile", (), "needs the number"),
     ],
@@ -88,6 +99,15 @@ def test_an_unknown_kind_is_refused_with_what_there_is() -> None:
 def test_shell_is_offered_only_where_it_is_allowed() -> None:
     assert REGISTRY.offered() == ("noop", "render-tile", "sleep")
     assert REGISTRY.offered(["shell"]) == ("noop", "render-tile", "shell", "sleep")
+    assert REGISTRY.offered(["python"]) == ("noop", "python", "render-tile", "sleep")
+
+
+@pytest.mark.parametrize("kind", ["noop", "render", ""])
+def test_only_a_kind_that_is_there_and_off_can_be_allowed(kind: str) -> None:
+    REGISTRY.check_allowed(["shell", "python"])
+    with pytest.raises(ConfigError, match=f"{kind!r} is not a kind that must be allowed") as refused:
+        REGISTRY.check_allowed(["shell", kind])
+    assert refused.value.try_ == "--allow python --allow shell"
 
 
 def test_sleep_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +133,8 @@ def test_checks_are_light() -> None:
     code = (
         "import sys; from raftd.tasks import registry;"
         "registry.find('render-tile').check(('1',)); registry.find('noop').check(());"
-        "print([name for name in ('mitsuba', 'drjit', 'numpy', 'asyncio', 'importlib.metadata', 'grpc')"
+        f"registry.find('python').check(({VERSION!r},));"
+        "print([name for name in ('cloudpickle', 'mitsuba', 'drjit', 'numpy', 'asyncio', 'importlib.metadata', 'grpc')"
         " if name in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -125,13 +146,17 @@ def test_kinds_of_installed_distributions_are_found_and_broken_ones_said() -> No
     code = (
         "from raftd.tasks import registry; r = registry.load();"
         "print(' '.join(r.offered())); print(sorted(r.broken));"
-        "print(r.kinds['noop'].run.__module__); print(r.broken['test-misnamed'])"
+        "print(r.kinds['noop'].run.__module__); print(r.broken['test-misnamed']); print(r.broken['noop']);"
+        "print(r.broken['test-exits']); print(registry.find('test-bytes').name)"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join((plugin, str(Path(__file__).parent.parent.parent)))}
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
-    offered, broken, noop, misnamed = said.stdout.splitlines()
+    offered, broken, noop, misnamed, taken, exits, found = said.stdout.splitlines()
     assert {"test-bytes", "test-isolated", "noop"} < set(offered.split())
-    assert broken == "['test-broken', 'test-misnamed']"
+    assert broken == "['noop', 'test-broken', 'test-exits', 'test-misnamed']"
+    assert taken == "the name is taken by raftd.tasks.builtin:noop; raftd_test_kinds:give_blob is not used"
+    assert exits == "SystemExit: not here"
+    assert found == "test-bytes"
     assert noop == "raftd.tasks.builtin"
     assert "declared as 'test-blob'" in misnamed
 

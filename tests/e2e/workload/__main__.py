@@ -43,7 +43,7 @@ def _on_a_new_cluster(plan: Plan, directory: Path) -> Report:
         home = Path(scratch)
         cluster = Cluster("workload", home, (PLUGIN,))
         try:
-            cluster.run("cluster", "up", "-n", "5", "--slots", "2")
+            cluster.run("cluster", "up", "-n", "5", "--slots", "2", "--timeout", "80s")
             report = run(plan, cluster, directory)
             if report.failures:
                 show_logs(home)

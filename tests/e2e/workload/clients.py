@@ -13,19 +13,27 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from raftctl.client import AsyncClient
+from grpc import aio
+
+from raftctl.client import AsyncClient, wire
 from raftctl.client import models as m
+from raftctl.client.channel import error_of
 from raftctl.client.errors import ClientError, NotFound, RequestIdConflict, Unavailable
+from raftctl.client.nodes import Cut
+from raftctl.cluster.faults import FaultChange
 from raftctl.endpoints import Endpoints
+from raftd.pb.scheduler_pb2 import GetRequest
+from raftd.pb.scheduler_pb2_grpc import SchedulerStub
 from tests.e2e.workload.history import CANCEL, READ, RECORD, RESULT, SUBMIT, WATCH, History, TaskView
 
 CALL_S = 4.0
 """What a client waits for an answer before it asks again, or asks for something else."""
 RESULT_S = 60.0
+DIRECTLY = (("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 500))
 BACKLOG_COUNT = 30
 """So many tasks may wait or run before clients submit nothing new: what is queued for ever is not tested."""
 
-DURATIONS_MS = ((60, (0, 0)), (25, (50, 300)), (12, (1_000, 2_500)), (3, (7_000, 9_000)))
+DURATIONS_MS = ((60, (0, 0)), (25, (50, 300)), (10, (1_000, 2_500)), (5, (7_000, 9_000)))
 """How often, and how long: some outlive a lease."""
 RESULT_SIZES = ((20, 0), (1, 6_000))
 """How often, and how many bytes: more than 4096 become a blob."""
@@ -101,16 +109,20 @@ class Client:
         self._name = f"c{number}"
         self._random = Random(f"{shared.seed}/{self._name}")
         self._made = 0
+        self._channels: dict[str, aio.Channel] = {}
 
     async def run(self) -> None:
         """Asks for one thing after the other."""
         random, stopping = self._random, self._shared.stopping
-        async with AsyncClient(self._shared.endpoints, timeout_s=CALL_S) as client:
-            while not stopping.is_set():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(random.expovariate(1 / self._shared.pause_s)):
-                        await stopping.wait()
-                await self._ask(client, random.randrange(100))
+        try:
+            async with AsyncClient(self._shared.endpoints, timeout_s=CALL_S) as client:
+                while not stopping.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(random.expovariate(1 / self._shared.pause_s)):
+                            await stopping.wait()
+                    await self._ask(client, random.randrange(100))
+        finally:
+            await asyncio.gather(*(channel.close() for channel in self._channels.values()))
 
     async def _ask(self, client: AsyncClient, chance: int) -> None:
         known = self._shared.acknowledged()
@@ -213,13 +225,30 @@ class Client:
     async def _read(self, client: AsyncClient, task_id: str) -> None:
         invoked_ns = time.monotonic_ns()
         try:
-            task = await client.task(task_id)
+            if self._random.random() < 0.5:
+                task = await client.task(task_id)
+            else:
+                task = await self._read_at(self._random.choice(self._shared.endpoints.addresses)[1], task_id)
         except NotFound:
             self._note(READ, task_id, invoked_ns, answer={"not_found": True})
         except Unavailable as error:
             self._note(READ, task_id, invoked_ns, error=error)
         else:
             self._note(READ, task_id, invoked_ns, answer={}, tasks=(TaskView.of(task),))
+
+    async def _read_at(self, address: str, task_id: str) -> m.Task:
+        """From this node, whoever it is: the SDK would ask the leader, and what others say is to be true as well."""
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = aio.insecure_channel(address, options=DIRECTLY)
+        signed = (("authorization", f"Bearer {self._shared.endpoints.token}"),)
+        try:
+            answer = await SchedulerStub(channel).Get(
+                GetRequest(task_id=task_id), timeout=CALL_S, metadata=signed
+            )
+        except aio.AioRpcError as error:
+            raise error_of(error, address) from error
+        return wire.task(answer.task)
 
     async def _read_job(self, client: AsyncClient, requests: Sequence[Request]) -> None:
         if not requests:
@@ -280,6 +309,13 @@ async def find_leader(shared: Shared) -> str:
             return (await client.status(recent_count=0)).leader or ""
         except Unavailable:
             return ""
+
+
+async def change_faults(shared: Shared, node: str, change: FaultChange) -> None:
+    """Has a node that is up change its cuts."""
+    async with AsyncClient(shared.endpoints, timeout_s=RESULT_S) as client:
+        add = [Cut(*pair) for pair in sorted(change.add)]
+        await client.set_faults(node, add=add, heal=change.heal)
 
 
 async def read_the_record(shared: Shared) -> None:

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from raftctl.cluster.process import identify, send_signal
+from raftctl.cluster import faults
+from raftctl.cluster.faults import FaultChange
+from raftctl.cluster.process import ProcessState, send_signal, state_of
 from tests.e2e.conftest import Cluster
 from tests.e2e.workload.history import FAULT, History
 
@@ -46,6 +48,7 @@ class Nemesis:
     Args:
         history: where the faults are noted.
         leader: who leads; empty where nobody knows.
+        tell: has a node change its cuts.
         stopping: ends it after the fault of the moment.
     """
 
@@ -55,10 +58,12 @@ class Nemesis:
         seed: int,
         history: History,
         leader: Callable[[], str],
+        tell: Callable[[str, FaultChange], None],
         stopping: threading.Event,
     ) -> None:
         self._cluster = cluster
         self._leader = leader
+        self._tell = tell
         self._random = Random(f"{seed}/nemesis")
         self._history = history
         self._stopping = stopping
@@ -84,16 +89,16 @@ class Nemesis:
         invoked_ns = time.monotonic_ns()
         if not self._next:  # every kind has its turn before one comes again
             self._next = random.sample(self._faults, len(self._faults))
-        faults = [self._next.pop()(victim, other)]
+        struck = [self._next.pop()(victim, other)]
         if random.random() < 0.3:
             self._stopping.wait(random.uniform(0.0, 2.0))
             # Of another kind and another node: a node that is down cannot be paused.
             second = random.choice((self._cut_one_way, self._isolate))
-            faults.append(second(other, victim))
+            struck.append(second(other, victim))
         self._stopping.wait(random.uniform(*random.choice(HOLDS_S)))
-        for fault in reversed(faults):
+        for fault in reversed(struck):
             fault.undo()
-        for fault in faults:
+        for fault in struck:
             self._history.note(
                 "nemesis", FAULT, fault.words, invoked_ns, asked={"touched": fault.touched}, answer={}
             )
@@ -120,26 +125,35 @@ class Nemesis:
 
     def _cut_one_way(self, victim: str, other: str) -> Fault:
         sender, receiver = self._random.sample((victim, other), 2)
-        self._cluster.run("chaos", "cut", sender, receiver)
-        return Fault(f"cut {sender} -> {receiver}", (sender, receiver), lambda: self._do("heal"))
+        return self._cut(f"cut {sender} -> {receiver}", (sender, receiver), faults.cut(sender, receiver))
 
     def _isolate(self, victim: str, _: str) -> Fault:
-        self._cluster.run("isolate", victim)
-        return Fault(f"isolate {victim}", (victim,), lambda: self._do("heal"))
+        return self._cut(f"isolate {victim}", (victim,), faults.isolate([victim], NODES))
 
     def _part(self, victim: str, other: str) -> Fault:
-        self._cluster.run("partition", f"{victim},{other}")
-        return Fault(f"part {victim} {other} from the rest", (victim, other), lambda: self._do("heal"))
+        few = (victim, other)
+        return self._cut(f"part {victim} {other} from the rest", few, faults.partition([few], NODES))
+
+    def _cut(self, words: str, touched: tuple[str, ...], change: FaultChange) -> Fault:
+        self._tell_all(change)
+        return Fault(words, touched, lambda: self._tell_all(FaultChange(heal=True)))
 
     # --- undoing ------------------------------------------------------------------------------------------------------
 
     def _start(self, *names: str) -> None:
         self._do("node", "start", *names)
 
+    def _tell_all(self, change: FaultChange) -> None:
+        """Whoever is up: a cut holds as soon as one of the two knows it, and is undone before anything else is."""
+        for name in NODES:
+            process = self._cluster.process(name)
+            if process is not None and state_of(process) is ProcessState.RUNNING:
+                self._tell(name, change.of_node(name))
+
     def _signal(self, number: int, *names: str) -> None:
         """Without a command line: at once, and while the machine is busy."""
         for name in names:
-            process = identify(self._cluster.pid(name))
+            process = self._cluster.process(name)
             assert process is not None, f"{name} ended by itself"
             assert send_signal(process, number), f"{name} ended by itself"
 

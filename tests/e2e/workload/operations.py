@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from raftctl.client.models import AttemptOutcome, FencingToken, TaskState
 from tests.e2e.workload.history import READ, RECORD, SUBMIT, WATCH, AttemptView, Event, TaskView
-from tests.linearizability.checker import Operation, Unexplained, check_each
+from tests.linearizability.checker import Operation, TooManyConfigurations, Unexplained, check_each
 from tests.linearizability.task import (
     Accepted,
     Answer,
@@ -46,7 +46,9 @@ THE_CLUSTER = "cluster"
 """Who asks for what no client does."""
 
 
-def unexplained(events: Sequence[Event]) -> Mapping[Key, Unexplained[State, Call, Answer]]:
+def unexplained(
+    events: Sequence[Event],
+) -> Mapping[Key, Unexplained[State, Call, Answer] | TooManyConfigurations]:
     """The tasks whose history no order of the operations explains."""
     parts = Parts(events)
     return check_each(parts.histories, lambda key: TaskSpecification(parts.task_ids.get(key, "")))
@@ -123,6 +125,8 @@ class Parts:
         begun, ended = _first_seen(events)
         for task_id, task in self._record.items():
             [key] = self._keys[task_id]
+            if self.task_ids[key] != task_id:
+                continue  # a second task of that place: the audit of the record says so
             since = min((one.invoked for one in self.histories[key]), default=0)
             history = self.histories[key]
             for attempt in task.attempts:

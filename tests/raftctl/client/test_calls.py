@@ -230,6 +230,15 @@ def test_a_callback_may_ask_the_client(client: Client) -> None:
     assert found == [1]
 
 
+def test_a_callback_that_would_end_the_program_ends_nothing(client: Client) -> None:
+    def leave(future: concurrent.futures.Future[int]) -> None:
+        raise SystemExit
+
+    client.call(add, 1, 2).add_done_callback(leave)
+    assert client.call(add, 3, 4).result(DEADLINE_S) == 7
+    assert client.call(add, 5, 6).result(DEADLINE_S) == 11
+
+
 def test_nothing_keeps_a_result_but_its_future(client: Client) -> None:
     future = client.call(frozenset, "abc")
     kept = weakref.ref(future.result(DEADLINE_S))

@@ -38,6 +38,9 @@ def init(data: Path) -> None:
 
 
 def run(data: Path) -> None:
+    if "--role=worker" in sys.argv and not data.exists() and value_of("join"):
+        data.mkdir()  # a worker's first start makes it
+        (data / "identity.json").write_text(json.dumps({"name": value_of("name"), "members": []}))
     if not (data / "identity.json").exists():
         fail(3, f"{data} is not initialised")
     if (data.parent / "crash").exists() or (data.parent.parent.parent / "crash").exists():

@@ -16,7 +16,7 @@ from raftctl.client.errors import NodeUnreachable
 from raftctl.client.nodes import Cut, Faults
 from raftctl.cluster.faults import FaultChange
 from raftctl.cluster.launcher import Launcher
-from raftctl.cluster.layout import ClusterDirectory, NodeRecord
+from raftctl.cluster.layout import ClusterDirectory, NodeRecord, load_endpoints
 from raftctl.cluster.spawn import RaftdCommand
 from raftctl.commands import local
 from raftctl.errors import ExitCode
@@ -81,6 +81,30 @@ def test_up_says_what_it_made_and_up_again_that_it_is_there(raftctl: CommandLine
     assert "c: 3 nodes up in" in raftctl("cluster", "up", "-n", "3")
     assert "c: already running, 3 nodes, n1 leads" in raftctl("cluster", "up", "-n", "3")
     assert "3 nodes, not 5" in raftctl("cluster", "up", "-n", "5", code=ExitCode.REJECTED)
+
+
+def test_workers_are_started_beside_the_nodes_and_counted_apart(
+    raftctl: CommandLine, launcher: Launcher
+) -> None:
+    assert "c: 3 nodes and 5 workers up in" in raftctl("cluster", "up", "-n", "3", "--workers", "5")
+    record = launcher.directory.require()
+    assert [node.name for node in record.members] == ["n1", "n2", "n3"]
+    assert [node.name for node in record.workers] == ["w1", "w2", "w3", "w4", "w5"]
+    assert "already running, 3 nodes and 5 workers" in raftctl("cluster", "up", "--workers", "5")
+    assert "5 workers, not 1" in raftctl("cluster", "up", "--workers", "1", code=ExitCode.REJECTED)
+    assert raftctl("kill", "w2", "w5") == "killed w2, w5\n"
+    assert "started w2, w5 in" in raftctl("cluster", "up")
+    assert "n1 n2 n3 w2 w3 w4 w5 | w1" in raftctl("isolate", "w1")
+    assert len(load_endpoints("c").addresses) == 3, "clients are not sent to workers"
+
+
+def test_a_worker_is_added_under_the_next_number(raftctl: CommandLine, launcher: Launcher) -> None:
+    raftctl("cluster", "up", "-n", "1", "--workers", "1")
+    assert "added w2: a worker after" in raftctl("node", "add", "--worker")
+    assert "added gpu: a worker after" in raftctl("node", "add", "--worker", "gpu")
+    assert "there is a node gpu already" in raftctl("node", "add", "--worker", "gpu", code=ExitCode.REJECTED)
+    assert "neither learns" in raftctl("node", "add", "--worker", "--learner", code=ExitCode.USAGE)
+    assert [node.name for node in launcher.directory.require().workers] == ["w1", "w2", "gpu"]
 
 
 def test_up_in_json_is_one_value(raftctl: CommandLine) -> None:
@@ -165,7 +189,7 @@ def test_use_and_env_name_the_cluster(raftctl: CommandLine, monkeypatch: pytest.
     [
         (("cluster", "up", "-n", "0"), ExitCode.USAGE),
         (("cluster", "up", "Not A Name"), ExitCode.USAGE),
-        (("cluster", "up", "--allow", "python"), ExitCode.USAGE),
+        (("cluster", "up", "--allow", "render-tile"), ExitCode.USAGE),
         (("cluster", "up", "--config", "/no/such/file"), ExitCode.USAGE),
         (("cluster", "down", "c", "--all"), ExitCode.USAGE),
         (("cluster", "wait", "--for", "rain"), ExitCode.USAGE),

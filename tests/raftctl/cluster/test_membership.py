@@ -157,7 +157,7 @@ def test_a_node_is_added_and_the_cluster_is_of_its_new_size(raftctl: CommandLine
     assert value["voters"] == ["n1", "n2", "n3", "n4"]
     assert set(started()) == {"n1", "n2", "n3", "n4"}
     identity = json.loads((raftctl.launcher.directory.data("n4") / "identity.json").read_text())
-    assert identity == {"name": "n4", "members": []}
+    assert identity == {"name": "n4", "members": [], "config": ""}
     assert "already running, 4 nodes" in raftctl("cluster", "up", "-n", "4")
     assert "4 nodes, not 3" in raftctl("cluster", "up", "-n", "3", code=ExitCode.REJECTED)
     raftctl("cluster", "stop")
@@ -176,6 +176,19 @@ def test_a_node_is_removed_with_its_files(raftctl: CommandLine, started: Started
     assert not raftctl.launcher.directory.node("n2").exists()
     assert "already running, 2 nodes" in raftctl("cluster", "up", "-n", "2")
     assert raftctl("node", "add", "-q") == "n4\n"
+
+
+def test_a_member_that_is_no_node_of_the_local_cluster_is_removed_by_address(raftctl: CommandLine) -> None:
+    elsewhere = Member("far", "00000000000000ff", "far:1", True)
+    admin(raftctl).members_["far"] = elsewhere
+    said = raftctl("node", "remove", "far", code=ExitCode.NOT_FOUND)
+    leader = admin(raftctl).members_["n1"].address
+    assert said == (
+        "error: far is a member, but no node of the local cluster 'c'\n"
+        f"try: end it where it runs, then raftctl node remove far --address {leader}\n"
+    )
+    assert "cluster 'c' has no node 'fat'" in raftctl("node", "remove", "fat", code=ExitCode.NOT_FOUND)
+    assert "far" in admin(raftctl).members_
 
 
 def test_the_leader_can_be_removed(raftctl: CommandLine) -> None:
