@@ -23,6 +23,7 @@ from raftd.scheduler.commands import (
     Cancel,
     Command,
     Expire,
+    ForgetNode,
     GraphEdge,
     GraphTask,
     Header,
@@ -35,6 +36,9 @@ from raftd.scheduler.commands import (
     Purge,
     RecordBlob,
     RegisterNode,
+    SetEligibility,
+    SetLabels,
+    SetSettings,
     Submit,
     Vacate,
 )
@@ -46,7 +50,9 @@ from raftd.scheduler.model import (
     BlobRef,
     Condition,
     Dependency,
+    Eligibility,
     FencingToken,
+    Health,
     NodeRole,
     Settings,
     Standing,
@@ -90,6 +96,19 @@ _ABSURD_SPECS: tuple[dict[str, Any], ...] = (
     {"require": (("", ""),)},
 )
 _ABSURD_ARRAYS = (ArraySpec(5, 4), ArraySpec(0, 9), ArraySpec(0, _U64), ArraySpec(0, 1, _U64))
+
+_SETTINGS = (
+    (("ageing_ms", 0),),
+    (("ageing_ms", 2_000), ("placement", 2)),
+    (("reserve_depth", 0),),
+    (("reserve_depth", 3), ("placement", 1)),
+    (("max_queue", 6), ("max_attempts_kept", 2)),
+    (("max_queue", 10), ("crash_limit", 2)),
+    (("lease_ms", 5),),
+    (("no-such-setting", _U64),),
+    (("tasks_kept", 5), ("tasks_kept", 5)),
+    (("tasks_kept", 6),),
+)
 
 seeds = st.integers(0, _U64)
 lengths = st.integers(1, 60)
@@ -240,6 +259,7 @@ class Historian:
             self._register,
             self._lose,
             self._record,
+            self._operate,
         )
         return self._random.choice(steps)(state)
 
@@ -257,6 +277,8 @@ class Historian:
             retries=random.choice((0, 1, 3)),
             backoff_first_ms=random.choice((0, 1_000)),
             run_timeout_ms=random.choice((0, 1_000)),
+            require=random.choice(((), (), (), (("zone", "a"),), (("gpu", ""), ("zone", "a")))),
+            slots=random.choice((1, 1, 1, 2)),
             queue_timeout_ms=random.choice((0, 0, 1_000)),
             delay_ms=random.choice((0, 0, 500, 40_000)),
         )
@@ -337,7 +359,8 @@ class Historian:
         node = state.nodes.get(name)
         incarnation = random.choice((0 if node is None else node.incarnation, random.randrange(4)))
         slot, reserve = random.choice((0, 1, _U32)), random.random() < 0.3
-        return Occupy(self._task_id(state), name, incarnation, slot, reserve=reserve)
+        extra = random.choice(((), (), (1,), (0,), (1, 2), (_U32,)))
+        return Occupy(self._task_id(state), name, incarnation, slot, extra, reserve)
 
     def _reserve(self, state: State) -> Command:
         """Something that is pending, behind something that runs."""
@@ -402,6 +425,22 @@ class Historian:
         digest = self._random.choice(("ab" * 32, "cd" * 32, "", "xy" * 32))
         holders = self._random.choice(((), ("n1", "n3"), ("nobody",)))
         return RecordBlob(BlobRef(digest, self._random.choice((7, 8, _U64))), holders)
+
+    def _operate(self, state: State) -> Command:
+        """What an operator says of nodes and settings."""
+        random, name = self._random, self._name(state)
+        match random.randrange(5):
+            case 0 | 1:
+                deadline_ms = random.choice((0, self._now_ms - 1, self._now_ms + 10_000, _U64))
+                return SetEligibility(name, random.choice((Eligibility.READY, *Eligibility)), deadline_ms)
+            case 2:
+                labels = random.choice(((), (("zone", "a"),), (("gpu", ""), ("zone", "b")), (("", "x"),)))
+                return SetLabels(name, labels, random.choice(((), ("zone",), ("gpu", "unheard-of"))))
+            case 3:
+                lost = [node.name for node in state.nodes.values() if node.health is Health.LOST]
+                return ForgetNode(random.choice((name, *lost)))
+            case _:
+                return SetSettings(random.choice(_SETTINGS))
 
     def _task_id(self, state: State) -> int:
         known = [task.id for task in state.tasks.values()]

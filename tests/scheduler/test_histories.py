@@ -144,10 +144,13 @@ def test_histories_reach_every_state_and_every_kind_of_reply() -> None:
         "Expired",
         "Lost",
         "Marked",
+        "NodeForgotten",
+        "NodeSet",
         "Occupied",
         "Purged",
         "Recorded",
         "Registered",
+        "SettingsSet",
         "Vacated",
         "incarnation_lost",
         "invalid_request",
@@ -183,7 +186,7 @@ def test_histories_reach_every_state_and_every_kind_of_reply() -> None:
 
 def test_histories_reach_every_turn_that_a_reservation_can_take() -> None:
     seen = set[str]()
-    for seed in range(40):
+    for seed in range(100):
         machine, historian = founded(), Historian(seed)
         state = machine.state
         for index in range(2, 100):
@@ -299,6 +302,15 @@ def _forget_who_waits(state: State) -> None:
     state.replace_task(task, replace(task, state=TaskState.RESERVED, attempts=(attempt,)))
 
 
+def _occupy_a_slot_more(state: State) -> None:
+    state.put_node(replace(state.nodes["n1"], executing=(1, 1)))
+
+
+def _hide_a_label(state: State) -> None:
+    state.put_node(replace(state.nodes["n1"], labels=(("zone", "a"),)))
+    state.indexes.labelled.clear()
+
+
 def _end_without_an_outcome(state: State) -> None:
     task = state.tasks[1]
     state.put_node(replace(state.nodes["n1"], executing=(None,)))
@@ -395,6 +407,8 @@ SABOTAGE = {
     "TablesPartition: .*wait for a free slot": _let_one_wait_for_a_free_slot,
     "TablesPartition: .*record says otherwise": _let_one_wait_without_an_attempt,
     "TablesPartition: reserved": _forget_who_waits,
+    "TablesPartition: slots .*says otherwise": _occupy_a_slot_more,
+    "IndexesDerived: labelled": _hide_a_label,
     "TasksConserved": _end_without_an_outcome,
     "TokenGrows": _give_a_token_twice,
     "JobsCount": _miscount_a_job,
