@@ -42,7 +42,13 @@ MUTANTS = (
     Mutant(
         "occupy a slot that is taken",
         "one attempt a slot",
-        (Edit(ATTEMPTS, "    if node.executing[command.slot] is not None:\n", "    if False:\n"),),
+        (
+            Edit(
+                ATTEMPTS,
+                "        if node.executing[slot] is not None and not (command.reserve and len(slots) == 1):\n",
+                "        if False:\n",
+            ),
+        ),
         checks=WHERE,
         tests=ATTEMPT_TESTS,
     ),
