@@ -45,7 +45,8 @@ ASK_PAUSE_S = 0.5
 
 GC_THRESHOLD = 20_000
 """Allocations between two young collections. The default of 700 collects hundreds of times a second under load, and
-every full one walks all tasks (36 ms for 200,000 objects)."""
+every full one walks all tasks (36 ms for 200,000 objects). Five young ones make a middle one: with more, that one walks
+so many objects of a flood of submissions that a busy machine's followers stand for election meanwhile."""
 
 
 def serve(config: Config) -> int:
@@ -62,7 +63,7 @@ def serve(config: Config) -> int:
             f"{config.data_dir} belongs to {directory.identity}, not to store {config.store_id:016x}",
             try_="start it with the data directory that was meant",
         )
-    gc.set_threshold(GC_THRESHOLD, 20, 100)
+    gc.set_threshold(GC_THRESHOLD, 5, 400)
     gc.freeze()
     try:
         return asyncio.run(_serve(config, directory))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 
 from grpc import aio
 
@@ -148,7 +149,7 @@ def _after(chunk: LogChunk, skip: dict[OutputStream, int]) -> LogChunk | None:
     skip[chunk.stream] -= drop
     if drop == len(chunk.data) and drop:
         return None
-    return LogChunk(chunk.stream, chunk.data[drop:], chunk.truncated, chunk.node, chunk.attempt)
+    return replace(chunk, data=chunk.data[drop:])
 
 
 def _frames(data: bytes, digest: str, replicas: int) -> Iterator[pb.PutRequest]:

@@ -109,6 +109,7 @@ def encode_up(message: AttachUp) -> pb.AttachRequest:
         hello=None if message.hello is None else _encode_hello(message.hello),
         heartbeat=None if message.heartbeat is None else _encode_heartbeat(message.heartbeat),
         ended=[_encode_ended(ended) for ended in message.ended],
+        leaving=message.leaving,
     )
 
 
@@ -123,6 +124,7 @@ def decode_up(message: pb.AttachRequest) -> AttachUp:
         hello=_decode_hello(message.hello) if message.HasField("hello") else None,
         heartbeat=_decode_heartbeat(message.heartbeat) if message.HasField("heartbeat") else None,
         ended=tuple(_decode_ended(ended) for ended in message.ended),
+        leaving=message.leaving,
     )
 
 

@@ -249,8 +249,13 @@ def encode_task(task: Task, numbers: SpecNumbers) -> pb.SnapshotTask:
     return message
 
 
-def decode_task(message: pb.SnapshotTask, specs: Mapping[int, TaskSpec]) -> Task:
-    """A task, as the model knows it; KeyError where its spec is missing."""
+def decode_task(message: pb.SnapshotTask, specs: Mapping[int, TaskSpec], request_ids: dict[str, str]) -> Task:
+    """A task, as the model knows it; KeyError where its spec is missing.
+
+    Args:
+        request_ids: those that were read already: many records share one.
+    """
+    request_id = message.request_id
     result: bytes | BlobRef | None = None
     match message.WhichOneof("result"):
         case "inline":
@@ -265,7 +270,7 @@ def decode_task(message: pb.SnapshotTask, specs: Mapping[int, TaskSpec]) -> Task
         state=decode_enum(TaskState, message.state),
         job_id=message.job_id or None,
         array_index=message.array_index if message.HasField("array_index") else None,
-        request_id=message.request_id,
+        request_id=request_ids.setdefault(request_id, request_id),
         submitted_at_ms=message.submitted_at_ms,
         not_before_ms=message.not_before_ms,
         attempts=tuple([_decode_attempt(attempt) for attempt in message.attempts]),
@@ -293,10 +298,11 @@ def encode_request(number: int, record: RequestRecord) -> pb.SnapshotRequest:
     )
 
 
-def decode_request(message: pb.SnapshotRequest) -> RequestRecord:
-    """What a request id stands for, as the model knows it."""
+def decode_request(message: pb.SnapshotRequest, request_ids: dict[str, str]) -> RequestRecord:
+    """What a request id stands for, as the model knows it; ``request_ids`` as in ``decode_task``."""
+    request_id = message.request_id
     return RequestRecord(
-        request_id=message.request_id,
+        request_id=request_ids.setdefault(request_id, request_id),
         digest=message.digest,
         first_task_id=message.first_task_id,
         count=message.count,

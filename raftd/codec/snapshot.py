@@ -33,6 +33,7 @@ from raftd.codec.values import decode_spec, unknown
 from raftd.errors import StorageError
 from raftd.pb import log_pb2 as pb
 from raftd.scheduler.model import BlobRecord, Job, Node, RequestRecord, Task, TaskSpec
+from raftd.scheduler.packing import PackedTask, as_task
 from raftd.scheduler.state import Counters, FrozenState, State
 
 FORMAT_VERSION = 2
@@ -89,7 +90,8 @@ class _Reader:
         self._specs: dict[int, TaskSpec] = {}
         self._nodes: list[Node] = []
         self._jobs: dict[int, Job] = {}
-        self._tasks: dict[int, Task] = {}
+        self._tasks: dict[int, Task | PackedTask] = {}
+        self._request_ids: dict[str, str] = {}
         self._requests: dict[int, RequestRecord] = {}
         self._blobs: dict[int, BlobRecord] = {}
         self.end: pb.SnapshotEnd | None = None
@@ -102,11 +104,11 @@ class _Reader:
             self._jobs[job.id] = decode_job(job)
         try:
             for task in piece.tasks:
-                self._tasks[task.id] = decode_task(task, self._specs)
+                self._tasks[task.id] = decode_task(task, self._specs, self._request_ids)
         except KeyError as missing:
             raise _damaged(f"it refers to spec {missing}, which is not in it") from None
         for request in piece.requests:
-            self._requests[request.number] = decode_request(request)
+            self._requests[request.number] = decode_request(request, self._request_ids)
         for blob in piece.blobs:
             self._blobs[int(blob.ref.digest, 16)] = decode_blob(blob)
         if piece.HasField("end"):
@@ -178,7 +180,8 @@ def _job_slices(frozen: FrozenState, ended: pb.SnapshotEnd) -> Iterator[bytes]:
 
 def _task_slices(frozen: FrozenState, numbers: SpecNumbers, ended: pb.SnapshotEnd) -> Iterator[bytes]:
     piece, size_bytes = pb.SnapshotSlice(), 0
-    for task in chain.from_iterable(chunk.values() for chunk in frozen.tasks):
+    for task_id, record in chain.from_iterable(chunk.items() for chunk in frozen.tasks):
+        task = as_task(task_id, record)
         size_bytes += numbers.introduce(task.spec, piece) + _weight(task)
         piece.tasks.append(encode_task(task, numbers))
         ended.tasks += 1

@@ -48,6 +48,10 @@ def encode_spec(spec: TaskSpec) -> pb.LogTaskSpec:
     )
 
 
+_USUAL = {number: number for number in (TaskSpec("").backoff_first_ms, TaskSpec("").backoff_max_ms)}
+"""What most tasks have, once for all of them."""
+
+
 def decode_spec(spec: pb.LogTaskSpec) -> TaskSpec:
     """What is to be run, as the model knows it."""
     return TaskSpec(
@@ -59,8 +63,8 @@ def decode_spec(spec: pb.LogTaskSpec) -> TaskSpec:
         name=spec.name,
         priority=spec.priority,
         retries=spec.retries,
-        backoff_first_ms=spec.backoff_first_ms,
-        backoff_max_ms=spec.backoff_max_ms,
+        backoff_first_ms=_USUAL.get(spec.backoff_first_ms, spec.backoff_first_ms),
+        backoff_max_ms=_USUAL.get(spec.backoff_max_ms, spec.backoff_max_ms),
         run_timeout_ms=spec.run_timeout_ms,
         queue_timeout_ms=spec.queue_timeout_ms,
         delay_ms=spec.delay_ms,

@@ -121,6 +121,7 @@ class AttachLoop:
         self._unrecorded: dict[FencingToken, AttemptEnded] = {}
         self._sent_at_ms: dict[FencingToken, int] = {}  # on the present stream
         self._progressed = False
+        self._leaving = False
         self._wake = asyncio.Event()
         self._all_recorded = asyncio.Event()
         self._all_recorded.set()
@@ -143,6 +144,11 @@ class AttachLoop:
         if not self._progressed:
             self._progressed = True
             self._wake.set()
+
+    def leave(self) -> None:
+        """This node shuts down: every leader is told to place nothing more here."""
+        self._leaving = True
+        self._wake.set()
 
     async def all_recorded(self) -> None:
         """Waits until the leader has recorded everything that has ended."""
@@ -285,6 +291,7 @@ class AttachLoop:
         """Sends ends as soon as they are there, many at a time, and heartbeats in time."""
         loop = asyncio.get_running_loop()
         beat_at = last_beat = loop.time() - self._config.progress_ms / 1000
+        told_leaving = False
         while True:
             self._wake.clear()
             now = loop.time()
@@ -295,8 +302,10 @@ class AttachLoop:
                 heartbeat = Heartbeat(self._lease.heartbeat(), self._progress())
                 last_beat, beat_at = now, now + self._heartbeat_ms / 1000
             ended = self._unsent()
-            if heartbeat is not None or ended:
-                await stream.send(AttachUp(heartbeat=heartbeat, ended=ended))
+            leaving = self._leaving
+            if heartbeat is not None or ended or leaving != told_leaving:
+                await stream.send(AttachUp(heartbeat=heartbeat, ended=ended, leaving=leaving))
+                told_leaving = leaving
                 continue
             try:
                 async with asyncio.timeout(max(beat_at - loop.time(), 0)):

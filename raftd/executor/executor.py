@@ -116,6 +116,8 @@ class Executor:
         """
         try:
             async with asyncio.timeout(grace_ms / 1000):
+                # First: the leader would send back here what this gives back.
+                self._attach.leave()
                 kill_after_ms = min(self._config.stop_grace_ms, max(0, grace_ms - _END_RESERVE_MS))
                 self._pool.stop_all(f"node {self._config.name} is shutting down", kill_after_ms)
                 await self._pool.empty()

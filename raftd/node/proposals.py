@@ -34,19 +34,19 @@ MAX_BATCH_BYTES = 768 * 1024
 
 MAX_BATCH_COMMANDS = 8192
 
-MAX_CLIENT_COMMANDS = 1024
+MAX_CLIENT_COMMANDS = 512
 """Of clients in one entry, unless one call brings more: everything else waits while they are applied."""
 
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
 """Of clients in front of the log."""
 
-UPKEEP = (Vacate, RegisterNode, Occupy, OccupyNew, MarkStopping, NodeLost, Expire, RecordBlob)
+UPKEEP = frozenset((Vacate, RegisterNode, Occupy, OccupyNew, MarkStopping, NodeLost, Expire, RecordBlob))
 """Commands that keep the cluster at work: they end or place what was accepted already."""
 
 
 def keeps_up(commands: Iterable[Command]) -> bool:
     """Whether these go before what clients ask for."""
-    return all(isinstance(command, UPKEEP) for command in commands)
+    return all(type(command) in UPKEEP for command in commands)
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +59,7 @@ class Proposal:
         expires_at: loop time after which the caller is gone; nothing is appended for it then.
         done: gets one reply a command, or a ``RaftdError``.
         appended: it is in the log, and may be committed by whoever leads next.
+        upkeep: it was queued in the lane of what keeps the cluster at work.
     """
 
     commands: tuple[Command, ...]
@@ -66,6 +67,7 @@ class Proposal:
     expires_at: float
     done: asyncio.Future[tuple[Reply, ...]]
     appended: bool = False
+    upkeep: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -110,6 +112,7 @@ class Proposals:
             TooManyUncommitted: too much of clients is queued already.
         """
         if keeps_up(proposal.commands):
+            proposal.upkeep = True
             self._upkeep.append(proposal)
             return
         if self._clients and self._clients_bytes + proposal.size_bytes > MAX_QUEUED_BYTES:

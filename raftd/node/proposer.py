@@ -24,7 +24,7 @@ from raftd.errors import (
     from_code,
 )
 from raftd.node.clock import ClusterClock
-from raftd.node.proposals import Proposal, Proposals, ProposedChange, fail, keeps_up
+from raftd.node.proposals import Proposal, Proposals, ProposedChange, fail
 from raftd.raft import types as raft
 from raftd.raft.membership import InvalidConfChange
 from raftd.raft.raw_node import RawNode
@@ -83,7 +83,7 @@ class Proposer:
         self._keep_room()
         clients = False
         while not clients and (batch := self._proposals.take(now)):
-            clients = not all(keeps_up(proposal.commands) for proposal in batch)
+            clients = not batch[-1].upkeep
             # Behind everything else, so that nobody's replies move.
             rider = self._ride([command for proposal in batch for command in proposal.commands])
             batch += [rider] if rider is not None else []

@@ -35,6 +35,7 @@ class Session:
         hello: how it introduced itself.
         registered: its incarnation is in the state and up.
         confirmed: it has answered the Welcome, so both directions work.
+        leaving: its node shuts down: it still reports, and refuses whatever it is told to run.
         error: why the stream ends; None while it lasts.
         progress: of the attempts that it runs, as it last said.
         last_heard_ms: monotonic.
@@ -45,6 +46,7 @@ class Session:
         self.hello = hello
         self.registered = False
         self.confirmed = False
+        self.leaving = False
         self.error: RaftdError | None = None
         self.progress: dict[FencingToken, AttemptProgress] = {}
         self.last_heard_ms = 0
@@ -55,8 +57,8 @@ class Session:
 
     @property
     def attached(self) -> bool:
-        """Whether it can be told what to run, and will hear it."""
-        return self.registered and self.confirmed and self.error is None
+        """Whether it can be told what to run, will hear it, and will run it."""
+        return self.registered and self.confirmed and not self.leaving and self.error is None
 
     def push(self, message: AttachDown) -> None:
         """Tell the executor."""

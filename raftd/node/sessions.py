@@ -304,6 +304,10 @@ class Sessions:
                     if not session.registered:
                         await self._register(session)
                     session.confirmed = True
+                    session.leaving = message.leaving
+                    self._tell_attached()
+                elif message.leaving and not session.leaving:
+                    session.leaving = True
                     self._tell_attached()
                 if message.ended:
                     self._spawn(session, self._record(session, message.ended))

@@ -64,11 +64,16 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class AttachUp:
-    """One message from the executor; any part may be absent."""
+    """One message from the executor; any part may be absent.
+
+    Attributes:
+        leaving: it shuts down and takes nothing more; once said, it holds for the rest of the stream.
+    """
 
     hello: Hello | None = None
     heartbeat: Heartbeat | None = None
     ended: tuple[AttemptEnded, ...] = ()
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from raftd.scheduler import dependencies
 from raftd.scheduler.commands import GraphTask, SubmitGraph
 from raftd.scheduler.dependencies import Outlook
-from raftd.scheduler.model import Dependency, TaskSpec
+from raftd.scheduler.model import Dependency
 from raftd.scheduler.replies import Accepted, Refused, Reply
 from raftd.scheduler.state import State
 from raftd.scheduler.submission import (
@@ -140,8 +140,6 @@ def _accept(turn: Turn, command: SubmitGraph, outlooks: Sequence[Outlook]) -> Ac
     job_id = add_job(turn, command.name, "", command.max_failures, first_task_id, count)
     state.next_task_id = first_task_id + count
     # Equal specs are kept once, and so are equal lists of dependencies.
-    specs: dict[TaskSpec, TaskSpec] = {}
-    lists: dict[tuple[Dependency, ...], tuple[Dependency, ...]] = {}
     added = []
     for offset, (task, outlook) in enumerate(zip(command.tasks, outlooks, strict=True)):
         within = tuple(
@@ -151,11 +149,11 @@ def _accept(turn: Turn, command: SubmitGraph, outlooks: Sequence[Outlook]) -> Ac
         added.append(
             add_task(
                 turn,
-                specs.setdefault(task.spec, task.spec),
+                turn.shared(task.spec),
                 command.request_id,
                 first_task_id + offset,
                 job_id,
-                after=lists.setdefault(after, after),
+                after=turn.shared(after),
             )
         )
     for new, outlook in zip(added, outlooks, strict=True):

@@ -14,7 +14,7 @@ from heapq import merge
 
 from raftd.scheduler.model import MAX_TIME_MS, Eligibility, Health, Node, Task, TaskSpec, TaskState
 from raftd.scheduler.ordered import OrderedKeys
-from raftd.scheduler.table import Table
+from raftd.scheduler.packing import TaskTable
 
 _ID_BITS = 64
 _ID_MASK = (1 << _ID_BITS) - 1
@@ -144,7 +144,7 @@ class Indexes:
         """The task's place in the queue, whether or not it is in it."""
         return queue_key(task, self._ageing_ms)
 
-    def rebuild_queue(self, ageing_ms: int, tasks: Table[Task]) -> None:
+    def rebuild_queue(self, ageing_ms: int, tasks: TaskTable) -> None:
         """Order the queue anew, by another ageing."""
         self._ageing_ms = ageing_ms
         for wanted, keys in self.queue.items():

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from raftd.scheduler.indexes import Indexes
 from raftd.scheduler.model import FencingToken, Health, Node, Standing, Task, TaskState
+from raftd.scheduler.packing import as_task
 from raftd.scheduler.state import State
 
 
@@ -308,7 +309,10 @@ def state_hash(state: State) -> str:
         tuple(sorted(frozen.nodes, key=lambda node: node.name)),
     ):
         digest.update(_canonical(part))
-    for chunks in (frozen.jobs, frozen.tasks, frozen.requests, frozen.blobs):
+    tasks = tuple(
+        {task_id: as_task(task_id, task) for task_id, task in chunk.items()} for chunk in frozen.tasks
+    )
+    for chunks in (frozen.jobs, tasks, frozen.requests, frozen.blobs):
         records = sorted(
             ((key, record) for chunk in chunks for key, record in chunk.items()), key=lambda at: at[0]
         )

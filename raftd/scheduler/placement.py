@@ -144,6 +144,8 @@ class Ranking:
         )
 
     def _best(self, wanted: TaskClass) -> str | None:
+        if any(label not in self._state.indexes.labelled for label in wanted[1]):
+            return None  # many classes may wait for labels that no node has: they must cost a plan next to nothing
         candidates = self._candidates.get(wanted)
         if candidates is None:
             candidates = self._candidates[wanted] = _Candidates(self, wanted, self._untouched(wanted))

@@ -24,7 +24,7 @@ from raftd.scheduler.model import (
 from raftd.scheduler.slots import line_of
 from raftd.scheduler.state import State
 
-MAX_SCANNED = 10_000
+MAX_SCANNED = 4_000
 """How many records one page may look at: a rare state in a long list is found page by page, not in one stall."""
 
 

@@ -19,6 +19,7 @@ from raftd.scheduler.model import (
     Settings,
     Task,
 )
+from raftd.scheduler.packing import PackedTask, TaskTable, as_task
 from raftd.scheduler.table import Table
 
 _DIGEST_BITS = 256
@@ -52,7 +53,7 @@ class FrozenState:
     kinds: tuple[str, ...]
     nodes: tuple[Node, ...]
     jobs: tuple[dict[int, Job], ...]
-    tasks: tuple[dict[int, Task], ...]
+    tasks: tuple[dict[int, Task | PackedTask], ...]
     requests: tuple[dict[int, RequestRecord], ...]
     blobs: tuple[dict[int, BlobRecord], ...]
     members: tuple[MemberRecord, ...]
@@ -107,7 +108,7 @@ class State:
         self.kinds: dict[str, None] = {}
         self.nodes: dict[str, Node] = {}
         self.jobs: Table[Job] = Table()
-        self.tasks: Table[Task] = Table()
+        self.tasks = TaskTable()
         self.requests: Table[RequestRecord] = Table()
         self.blobs: Table[BlobRecord] = Table(shift=_DIGEST_BITS - 8)
         self.indexes = Indexes(self.settings.ageing_ms)
@@ -255,8 +256,8 @@ class State:
             for job in jobs.values():
                 state.jobs.put(job.id, job)
         for tasks in frozen.tasks:
-            for task in tasks.values():
-                state.add_task(task)
+            for task_id, task in tasks.items():
+                state.add_task(as_task(task_id, task))
         for requests in frozen.requests:
             for number, record in requests.items():
                 state.requests.put(number, record)

@@ -36,7 +36,7 @@ def submit(turn: Turn, command: Submit) -> Reply:
     answer = request_answer(turn, command)
     if answer is not None:
         return answer
-    state, spec, array = turn.state, command.spec, command.array
+    state, spec, array = turn.state, turn.shared(command.spec), command.array
     refusal = _refuse(state, command)
     if refusal is not None:
         return refusal
@@ -88,7 +88,7 @@ def remember(
     job_id: int | None = None,
 ) -> Accepted:
     """Keep what the request stands for from now on, and answer it."""
-    expires_at_ms = requests.expires_at_ms(command, turn.now_ms, turn.state.settings)
+    expires_at_ms = turn.shared(requests.expires_at_ms(command, turn.now_ms, turn.state.settings))
     turn.state.remember_request(
         RequestRecord(command.request_id, command.digest, first_task_id, count, job_id, expires_at_ms)
     )

@@ -85,6 +85,10 @@ class Table(Generic[R]):
 
     def from_key(self, first: int) -> Iterator[R]:
         """Records with keys from ``first`` on, in ascending order, for tables whose keys only grow."""
+        return (record for _, record in self.items_from(first))
+
+    def items_from(self, first: int) -> Iterator[tuple[int, R]]:
+        """The same with their keys."""
         if not self._chunks:
             return
         start = first >> self._shift
@@ -95,7 +99,7 @@ class Table(Generic[R]):
         for number in numbers:
             for key, record in self._chunks.get(number, {}).items():
                 if key >= first:
-                    yield record
+                    yield key, record
 
     def freeze(self) -> tuple[dict[int, R], ...]:
         """The records of this moment, as chunks that never change any more: not to be written to."""

@@ -5,6 +5,9 @@ What may live here: what every rule needs in the same way: saying what changed, 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Any, TypeVar
+
 from raftd.scheduler.effects import (
     Effect,
     JobChange,
@@ -18,6 +21,8 @@ from raftd.scheduler.model import Job, Node, Task, TaskState
 from raftd.scheduler.replies import Reply
 from raftd.scheduler.state import State
 
+V = TypeVar("V", bound=Hashable)
+
 
 class Turn:
     """The work on one entry.
@@ -28,7 +33,7 @@ class Turn:
         replies: to the commands before the one that is being applied.
     """
 
-    __slots__ = ("effects", "ended", "index", "now_ms", "random_u64", "replies", "state")
+    __slots__ = ("_values", "effects", "ended", "index", "now_ms", "random_u64", "replies", "state")
 
     def __init__(self, state: State, index: int, random_u64: int) -> None:
         self.state = state
@@ -38,6 +43,12 @@ class Turn:
         self.effects: list[Effect] = []
         self.ended: list[Task | Job] = []
         self.replies: list[Reply] = []
+        self._values: dict[Any, Any] = {}
+
+    def shared(self, value: V) -> V:
+        """The value, or an equal one of an earlier command of this entry: what lies in many records is kept once."""
+        found: V = self._values.setdefault(value, value)
+        return found
 
     def task_changed(self, change: TaskChange, task: Task, node: str = "", message: str = "") -> None:
         """Say that a task is now so."""

@@ -146,7 +146,7 @@ class ClusterView:
             rows.append(
                 pb.ExecutingRow(
                     node=attempt.node,
-                    slot=attempt.slot,
+                    slot=row.slot,
                     task_id=task_name(task.id),
                     task=_cut(task_words(task)),
                     attempt=attempt.number,

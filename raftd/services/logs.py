@@ -100,7 +100,7 @@ class LogsReader:
         self._caller = caller
 
     async def read(self, request: pb.LogsRequest, context: Context) -> AsyncIterator[pb.LogsResponse]:
-        """The output of one attempt.
+        """The output of one attempt; where a later one has taken its place, each piece says so.
 
         Raises:
             TaskNotFound: there is no such task.
@@ -110,8 +110,17 @@ class LogsReader:
         """
         task_id = parse_id(request.task_id, "t")
         node, number = await self._place(task_id, request.attempt, context)
+        async for response in self._pieces(task_id, node, number, request.follow, context):
+            latest = self._attempt(task_id, 0)
+            response.superseded = latest is not None and latest.number > number
+            yield response
+
+    async def _pieces(
+        self, task_id: int, node: str, number: int, follow: bool, context: Context
+    ) -> AsyncIterator[pb.LogsResponse]:
+        """From here, or from the node that keeps it."""
         if node == self._name:
-            async for response in read_kept(self._output(task_id, number), node, number, request.follow):
+            async for response in read_kept(self._output(task_id, number), node, number, follow):
                 yield response
             return
         member = self._members.node(node)
@@ -119,7 +128,7 @@ class LogsReader:
             raise LogsGone(
                 f"{node}, which ran attempt {number} of {task_name(task_id)}, is no node of the cluster any more"
             )
-        asked = pb.LogsRequest(task_id=task_name(task_id), attempt=number, follow=request.follow)
+        asked = pb.LogsRequest(task_id=task_name(task_id), attempt=number, follow=follow)
         remote = RemoteNode(member.name, member.store_id, member.address)
         try:
             async for data in self._caller.stream(

@@ -33,7 +33,8 @@ SERVICE = "/raftd.v1.Scheduler/"
 MAX_SUBMISSIONS = 10_000
 MAX_TASKS = 20_000
 """Of one call, arrays counted out: all of them are checked in one go here, and applied in one go on every node."""
-CHECKS_IN_ONE_GO = 256
+CHECKS_IN_ONE_GO = 32
+"""Also what a call may bring without waiting for others."""
 
 
 class ArgumentCheck(Protocol):
@@ -68,6 +69,7 @@ class Submissions:
         self._check = check
         self._clock = clock
         self._checked = 0
+        self._large = asyncio.Lock()
 
     async def submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitResponse:
         """Accept a batch of submissions, each for itself."""
@@ -134,7 +136,28 @@ class Submissions:
         return f"{self._clock.wall_ms():012x}-{secrets.token_hex(10)}"
 
     async def _submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitResponse:
-        """Propose what passes its check; every submission gets its own answer, in its place."""
+        """Propose what passes its check; every submission gets its own answer, in its place.
+
+        Large calls are read, and answered, one at a time: each gives way to the node's loop now and then, but twenty of
+        them that do so in turn would still make one long piece of work between two turns of the loop.
+        """
+        if len(request.submissions) <= CHECKS_IN_ONE_GO:
+            size, submits, answers = await self._read(request)
+        else:
+            async with self._large:
+                size, submits, answers = await self._read(request)
+        replies: tuple[Reply, ...] = ()
+        if submits:
+            replies = await self._propose(submits, size, remaining_s(context))
+        if len(answers) <= CHECKS_IN_ONE_GO:
+            return await self._answer(answers, submits, replies)
+        async with self._large:
+            return await self._answer(answers, submits, replies)
+
+    async def _read(
+        self, request: pb.SubmitRequest
+    ) -> tuple[int, list[commands.Submit], list[pb.SubmitReply | None]]:
+        """About their size, what passes its check, and the answers to what does not, in their places."""
         answers: list[pb.SubmitReply | None] = []
         submits: list[commands.Submit] = []
         size = request.ByteSize()
@@ -151,12 +174,18 @@ class Submissions:
             else:
                 answers.append(None)
                 submits.append(command)
-        replies: tuple[Reply, ...] = ()
-        if submits:
-            replies = await self._propose(submits, size, remaining_s(context))
+        return size, submits, answers
+
+    async def _answer(
+        self,
+        answers: list[pb.SubmitReply | None],
+        submits: list[commands.Submit],
+        replies: tuple[Reply, ...],
+    ) -> pb.SubmitResponse:
         following = iter(zip(submits, replies, strict=True))
         response = pb.SubmitResponse()
         for answer in answers:
+            await self._pause()
             if answer is not None:
                 response.replies.append(answer)
             else:

@@ -53,7 +53,9 @@ def test_all_killed_at_once_amid_a_queue_end_every_task_once(five: Cluster) -> N
     for task in tasks:
         outcomes = [attempt["outcome"] for attempt in task["attempts"]]
         assert task["state"] == "succeeded"
-        assert outcomes == ["lost"] * (len(outcomes) - 1) + ["succeeded"], task
+        assert outcomes[-1] == "succeeded", task
+        # Some were in line behind others: those were lost with their node, or had been taken back to run elsewhere.
+        assert set(outcomes[:-1]) <= {"lost", "withdrawn"}, task
         assert [attempt["number"] for attempt in task["attempts"]] == list(range(1, len(outcomes) + 1))
 
 

@@ -145,3 +145,14 @@ def test_a_generic_client_finds_its_way_by_reflection(five: Cluster) -> None:
     assert health["status"] == "SERVING"
     with pytest.raises(Exception, match="token"):
         client.request("raftd.v1.Scheduler", "Status", {})
+
+
+def test_the_output_of_an_attempt_that_was_superseded_is_kept_and_marked_so(five: Cluster) -> None:
+    words = ("--retries", "1", "--backoff", "exp:10ms..10ms", "--wait", "-o", "json")
+    body = "echo attempt $RAFTD_ATTEMPT; test $RAFTD_ATTEMPT = 2"
+    task_id = five.run("submit", *words, *shell(body)).json()["task_id"]
+    last = five.run("logs", task_id)
+    assert (last.stdout, last.stderr) == ("attempt 2\n", "")
+    first = five.run("logs", task_id, "--attempt", "1")
+    assert first.stdout == "attempt 1\n"
+    assert "attempt 1 was superseded" in first.stderr

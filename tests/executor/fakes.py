@@ -117,10 +117,12 @@ class FakeLeader:
         self.hellos: list[Hello] = []
         self.heartbeats: list[Heartbeat] = []
         self.ended: list[AttemptEnded] = []
+        self.heard: list[AttachUp] = []
         self.streams: list[FakeStream] = []
         self.stream: FakeStream | None = None
 
     def hear(self, stream: FakeStream, message: AttachUp) -> None:
+        self.heard.append(message)
         if message.hello is not None:
             self._welcome(stream, message.hello)
             return

@@ -152,6 +152,32 @@ async def test_ends_are_told_until_they_are_recorded_and_then_forgotten() -> Non
         assert told(s.one) == [token(1)]
 
 
+async def test_that_it_leaves_is_told_before_any_end_and_to_the_next_leader_too() -> None:
+    async with stage() as s:
+        await s.attached()
+        await s.leased()
+        s.one.recording = False
+        s.one.heartbeat_ms = 60_000
+        assert not any(message.leaving for message in s.one.heard)
+        s.loop.leave()
+        s.loop.on_ended(s.end(1))
+        await eventually(lambda: s.one.ended, WAIT_S, "the end to be told")
+        [telling] = [message for message in s.one.heard if message.ended]
+        assert telling.leaving
+        s.leaders.set(("n2", "nowhere:2"))
+        await eventually(lambda: s.two.ended, WAIT_S, "the end to be told again")
+        assert all(message.leaving for message in s.two.heard if message.hello is None)
+
+
+async def test_that_it_leaves_is_told_though_nothing_runs() -> None:
+    async with stage() as s:
+        s.one.heartbeat_ms = 60_000
+        await s.attached()
+        await s.leased()
+        s.loop.leave()
+        await eventually(lambda: s.one.heard[-1].leaving, WAIT_S, "the leader to be told")
+
+
 async def test_many_ends_travel_together() -> None:
     async with stage() as s:
         await s.attached()

@@ -124,8 +124,8 @@ async def test_a_function_can_see_that_it_shall_end_and_say_how_far_it_is(tmp_pa
         from time import sleep
 
         context = current_context()
-        context.progress(0.25, f"attempt {context.attempt}")
         context.log("up")
+        context.progress(0.25, f"attempt {context.attempt}")  # last: the test stops it when it has heard this
         while not context.cancelled:
             try:
                 sleep(0.01)

@@ -245,6 +245,7 @@ async def test_stopping_gives_back_what_runs(tmp_path: Path, family: Family) -> 
         token(2): AttemptOutcome.CANCELLED,
     }
     assert "shutting down" in rig.leader.ended[0].reason
+    assert all(message.leaving for message in rig.leader.heard if message.ended), "before it gets it back"
     assert not family.alive()
 
 

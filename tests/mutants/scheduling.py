@@ -45,8 +45,8 @@ MUTANTS = (
         (
             Edit(
                 ATTEMPTS,
-                "if node.executing[slot] is not None and not (command.reserve and len(slots) == 1):",
-                "if False:",
+                "        if node.executing[slot] is not None and not (command.reserve and len(slots) == 1):\n",
+                "        if False:\n",
             ),
         ),
         checks=WHERE,

@@ -65,6 +65,10 @@ class FakeExecutor:
         """Ask for renewal."""
         self._said.put_nowait(AttachUp(heartbeat=Heartbeat(sequence)))
 
+    def leave(self) -> None:
+        """Say that it shuts down."""
+        self._said.put_nowait(AttachUp(leaving=True))
+
     def end(self, assignment: Assignment, outcome: AttemptOutcome, result: bytes | None = None) -> None:
         """Report the end of an attempt."""
         ended = AttemptEnded(

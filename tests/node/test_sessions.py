@@ -162,6 +162,33 @@ def test_others_that_come_and_go_do_not_make_a_silent_executor_an_attached_one()
     run(scenario())
 
 
+def test_an_executor_that_leaves_gets_nothing_more_and_is_heard_to_the_end() -> None:
+    async def scenario() -> None:
+        async with Cluster(1) as cluster:
+            leader = await cluster.leader()
+            leaving = await attached(leader, "n1", 1)
+            [ran] = await running(leader, leaving)
+            leaving.leave()
+            # Given back: its slot is free, and the task waits again.
+            leaving.end(ran, AttemptOutcome.CANCELLED)
+            await eventually(lambda: ran.token in leaving.recorded, 10, "the end to be recorded")
+            leaving.beat(2)  # its renewal takes a quorum round, and so a plan has been made
+            await eventually(lambda: 2 in leaving.renewals, 10, "a renewal")
+            assert leader.state.tasks[ran.task_id].state is TaskState.PENDING
+            staying = FakeExecutor("w1", 101).attach(leader)
+            await eventually(lambda: staying.started, 10, "the assignment to another")
+            await leaving.detach()
+            back = FakeExecutor("n1", 1, incarnation=2).attach(leader)
+            (reply,) = await leader.node.propose([a_submit("b")], timeout=10)
+            assert isinstance(reply, Accepted)
+            await eventually(lambda: back.started, 10, "the assignment to who has come back")
+            assert list(leaving.started) == [ran.token]
+            await back.detach()
+            await staying.detach()
+
+    run(scenario())
+
+
 def test_when_a_node_was_last_heard_is_known_after_its_stream_has_ended() -> None:
     async def scenario() -> None:
         async with Cluster(3) as cluster:

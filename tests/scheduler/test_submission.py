@@ -172,6 +172,12 @@ def test_a_task_requires_at_most_as_many_labels_as_a_node_has() -> None:
     assert world.accept(submission("a", TaskSpec("noop", require=labels[:64], slots=1_024))).count == 1
 
 
+def test_equal_specs_of_one_entry_are_kept_once() -> None:
+    world = World(["n1"])
+    world.apply(*(submission(f"r{number}", TaskSpec("noop", args=("x",))) for number in range(9)))
+    assert len({id(world.task(task_id).spec) for task_id in range(1, 10)}) == 1
+
+
 def test_a_request_id_must_be_there_and_short() -> None:
     world = World(["n1"])
     for request_id in ("", "x" * 129):

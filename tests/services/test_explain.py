@@ -1,4 +1,4 @@
-"""Explain over the wire: asked of the leader, of a follower, and of one that answers from what it has."""
+"""What is told of requirements: Explain, by a leader, a follower and one that answers what it has; and Status."""
 
 from __future__ import annotations
 
@@ -44,5 +44,17 @@ def test_any_node_explains_a_task_with_what_only_the_leader_sees(tmp_path: Path)
             assert told.read.stale
             unknown = await failure_of(leader.stub.Explain(pb.ExplainRequest(task_id="t99"), timeout=30))
             assert unknown[0] is grpc.StatusCode.NOT_FOUND
+
+    run(scenario())
+
+
+def test_a_task_of_several_slots_is_in_the_table_once_for_each_of_them(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with served_cluster(tmp_path, 1) as served:
+            leader, _ = await ready(served, slots=3)
+            await submit(leader, a_task("first", slots=2))
+            await eventually(lambda: leader.member.state.nodes["n1"].occupants, 10, "the placement")
+            status = await leader.stub.Status(pb.StatusRequest(), timeout=30)
+            assert [(row.slot, row.task_id) for row in status.executing] == [(0, "t1"), (1, "t1")]
 
     run(scenario())

@@ -31,6 +31,7 @@ class Leader(FakeScheduler):
 
     error: RaftdError | None = None
     ended_count = 0
+    leaving = False
 
     @served
     async def Attach(
@@ -41,6 +42,7 @@ class Leader(FakeScheduler):
             async for request in request_iterator:
                 if self.error is not None:
                     raise self.error
+                self.leaving = decode_up(request).leaving
                 heartbeat = decode_up(request).heartbeat
                 if heartbeat is not None:
                     yield encode_down(AttachDown(renewal=Renewal(heartbeat.sequence)))
@@ -73,6 +75,9 @@ def test_both_directions_work_until_it_is_closed(tmp_path: Path) -> None:
             stream = await attach(executor, leader)
             for sequence in range(3):
                 await renewed(stream, sequence)
+            assert not service.leaving
+            await stream.send(AttachUp(leaving=True))
+            await eventually(lambda: service.leaving, 10, "the leader hears that it leaves")
             receiving = asyncio.create_task(stream.receive())
             await asyncio.sleep(0)
             await stream.close()

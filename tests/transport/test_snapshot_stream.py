@@ -149,9 +149,10 @@ class Interruptions:
             await self.ends.receiver.start()
 
 
-FAILURES: dict[Callable[[Interruptions], None], type[BaseException]] = {
-    Interruptions.sender_gives_up: asyncio.CancelledError,
-    Interruptions.disk_full: StorageError,
+FAILURES: dict[Callable[[Interruptions], None], tuple[type[BaseException], ...]] = {
+    Interruptions.sender_gives_up: (asyncio.CancelledError,),
+    # When the refusal meets a chunk that is just being written, gRPC itself may lose it, and says "internal error".
+    Interruptions.disk_full: (StorageError, PeerUnreachable),
 }
 
 
@@ -183,7 +184,7 @@ def test_what_is_interrupted_at_any_chunk_leaves_nothing_and_is_sent_again(
         if how is Interruptions.cut_at_the_receiver and at == len(PIECES):
             assert failure is None, "nothing was left to be cut off"
         else:
-            assert isinstance(failure, FAILURES.get(how, PeerUnreachable))
+            assert isinstance(failure, FAILURES.get(how, (PeerUnreachable,)))
         # Where only the answer is lost, the receiver has all of it. It is sent once more, which changes nothing.
         assert intake.data == WHOLE if intake.finished else intake.aborted
         if how not in (Interruptions.cut_at_the_sender, Interruptions.answer_cut):

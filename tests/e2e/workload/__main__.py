@@ -9,10 +9,15 @@ import argparse
 import secrets
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from tests.e2e.conftest import Cluster, show_logs, take_down
+from tests.e2e.workload.job import JobReport, Sizes, run_job
 from tests.e2e.workload.run import PLUGIN, Plan, Report, again, run
+
+R = TypeVar("R", Report, JobReport)
 
 
 def main(words: list[str]) -> int:
@@ -26,25 +31,32 @@ def main(words: list[str]) -> int:
     parser.add_argument("--clients", metavar="N", type=int, default=8, help="how many (default: 8)")
     parser.add_argument("--keep", metavar="DIR", type=Path, help="where history and ledger go")
     parser.add_argument("--audit", metavar="DIR", type=Path, help="only look again at what was kept there")
+    parser.add_argument(
+        "--job", action="store_true", help="instead: a large job and a graph, and what is said of them"
+    )
     options = parser.parse_args(words)
-    if options.audit is not None:
+    if options.job:
+        directory = (options.keep or Path(tempfile.mkdtemp(prefix="workload-"))).resolve()
+        report: Report | JobReport = _on_a_new_cluster(lambda cluster: run_job(Sizes(), cluster, directory))
+    elif options.audit is not None:
         report = again(options.audit)
     else:
         seed = options.seed if options.seed is not None else secrets.randbelow(1_000_000)
         directory = options.keep or Path(tempfile.mkdtemp(prefix="workload-"))
         print(f"seed {seed}; history and ledger: {directory}", flush=True)
-        report = _on_a_new_cluster(Plan(seed, options.for_s, options.clients), directory.resolve())
+        plan = Plan(seed, options.for_s, options.clients)
+        report = _on_a_new_cluster(lambda cluster: run(plan, cluster, directory.resolve()))
     print(report)
     return 1 if report.failures else 0
 
 
-def _on_a_new_cluster(plan: Plan, directory: Path) -> Report:
+def _on_a_new_cluster(work: Callable[[Cluster], R]) -> R:
     with tempfile.TemporaryDirectory(prefix="wl-") as scratch:
         home = Path(scratch)
         cluster = Cluster("workload", home, (PLUGIN,))
         try:
             cluster.run("cluster", "up", "-n", "5", "--slots", "2", "--timeout", "80s")
-            report = run(plan, cluster, directory)
+            report = work(cluster)
             if report.failures:
                 show_logs(home)
             return report

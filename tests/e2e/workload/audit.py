@@ -24,7 +24,7 @@ from tests.e2e.workload.history import (
     TaskView,
 )
 from tests.e2e.workload.ledger import DIE, END, FAIL, LAST_WORDS, START, Execution, Ledger
-from tests.e2e.workload.operations import stopped_by_cluster, unexplained
+from tests.e2e.workload.operations import CASCADED, stopped_by_cluster, unexplained
 
 LEASE_S = 6
 FAULT_LASTS_S = 4 * LEASE_S
@@ -32,6 +32,7 @@ FAULT_LASTS_S = 4 * LEASE_S
 leader in between who gives every node a full one, and a slow machine."""
 
 _CHANGES = frozenset({"succeeded", "failed", "cancelled"})
+_NEVER = 1 << 62
 
 
 def audit(events: Sequence[Event], ledger: Ledger, clock_offset_ns: int) -> list[str]:
@@ -47,6 +48,7 @@ def audit(events: Sequence[Event], ledger: Ledger, clock_offset_ns: int) -> list
         *books.overlapping(),
         *books.not_in_the_record(),
         *books.unexplained_attempts(),
+        *books.out_of_turn(),
         *books.wrong_results(),
         *books.wrong_watch(),
     ]
@@ -226,6 +228,45 @@ class _Books:
             for fault in self._faults
         )
 
+    # --- what comes after others --------------------------------------------------------------------------------------
+
+    def out_of_turn(self) -> Iterator[str]:
+        """What ran before that had ended which it comes after, or though that had gone wrong; and what was cancelled
+        because of something that did not go wrong."""
+        ended = {event.about: index for event, index, change in self._told() if change in _CHANGES}
+        running = [(event.about, index) for event, index, change in self._told() if change == "running"]
+        begun = dict(reversed(running))  # the first counts
+        for task in self._record.values():
+            after = [
+                (name, need, self._tasks_of(name))
+                for name, need in self._asked.get(task.request_id, {}).get("after", ())
+            ]
+            for name, _, others in after:
+                for other in others:
+                    if self._wrote_before_the_end(task.task_id, other):
+                        yield f"ran too soon: {task.task_id} began before {other} had ended, and comes after {name}"
+                    if begun.get(task.task_id, _NEVER) < ended.get(other, 0):
+                        yield f"recorded too soon: {task.task_id} began before {other} had ended, after {name}"
+            wrong = [name for name, need, others in after if need == "ok" and not self._all_succeeded(others)]
+            if wrong and (task.attempts or task.state is not TaskState.CANCELLED):
+                yield f"not cancelled: {task.task_id} is {task.state}, though {', '.join(wrong)} did not succeed"
+            if CASCADED in task.reason and task.reason.split(",")[0] not in wrong:
+                yield f"cancelled for nothing: {task.task_id}, {task.reason}"
+
+    def _tasks_of(self, name: str) -> tuple[str, ...]:
+        """A task, or those of a job."""
+        jobs = (self._acknowledged[request_id] for request_id, job in self._job_ids.items() if job == name)
+        return next(jobs, (name,))
+
+    def _all_succeeded(self, task_ids: Sequence[str]) -> bool:
+        found = [self._record.get(task_id) for task_id in task_ids]
+        return all(task is not None and task.state is TaskState.SUCCEEDED for task in found)
+
+    def _wrote_before_the_end(self, task_id: str, other: str) -> bool:
+        """Whether anything of a task is in the ledger before the last that another wrote."""
+        first = min((one.lines[0].place for one in self._ledger.get(task_id, ())), default=_NEVER)
+        return first < max((one.lines[-1].place for one in self._ledger.get(other, ())), default=-1)
+
     def wrong_results(self) -> Iterator[str]:
         """Results that are not those of the attempt that succeeded, or are missing."""
         results = {
@@ -242,6 +283,12 @@ class _Books:
             if results.get(task.task_id) != expected:
                 yield f"the result of {task.task_id} is {results.get(task.task_id)!r:.80}, not {expected!r:.80}"
 
+    def _told(self) -> Iterator[tuple[Event, int, str]]:
+        """The changes that the watch told, with their log index, as they came."""
+        for event in self._events:
+            if event.what == WATCH and event.answer is not None and "index" in event.answer:
+                yield event, event.answer["index"], event.answer["change"]
+
     # --- the watch ----------------------------------------------------------------------------------------------------
 
     def wrong_watch(self) -> Iterator[str]:
@@ -250,10 +297,7 @@ class _Books:
         gap = any(event.answer is not None and event.answer.get("gap") for event in changes)
         last_index = 0
         told: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
-        for event in changes:
-            if event.answer is None or "index" not in event.answer:
-                continue
-            index, change = event.answer["index"], event.answer["change"]
+        for event, index, change in self._told():
             if index < last_index:
                 yield f"the watch went back from {last_index} to {index}"
             last_index = index

@@ -35,6 +35,8 @@ BACKLOG_COUNT = 30
 
 DURATIONS_MS = ((60, (0, 0)), (25, (50, 300)), (10, (1_000, 2_500)), (5, (7_000, 9_000)))
 """How often, and how long: some outlive a lease."""
+AFTER_CHANCE = 0.3
+"""How many of the requests come after others."""
 RESULT_SIZES = ((20, 0), (1, 6_000))
 """How often, and how many bytes: more than 4096 become a blob."""
 
@@ -66,9 +68,11 @@ class Request:
         """What an audit has to know of it."""
         one = self.submission
         _, duration_ms, failing, dying, result_bytes = one.args
+        after = [[other.id, str(other.condition)] for other in one.after]
         return {
             "count": self.count,
-            "content": f"{one.kind} {' '.join(one.args[1:])} x{self.count}",
+            "content": f"{one.kind} {' '.join(one.args[1:])} x{self.count} after {after}",
+            "after": after,
             "duration_ms": int(duration_ms),
             "failing": int(failing),
             "dying": int(dying),
@@ -131,7 +135,7 @@ class Client:
         if recent and chance < 40 and self._shared.backlog() >= BACKLOG_COUNT:
             chance = 60  # a read instead
         if not recent or chance < 40:
-            request = Request(self._new())
+            request = Request(self._new(recent))
             self._shared.requests.append(request)
             await self._submit(client, request)
         elif chance < 48:
@@ -148,7 +152,7 @@ class Client:
 
     # --- what it asks for ---------------------------------------------------------------------------------------------
 
-    def _new(self) -> m.Submission:
+    def _new(self, others: Sequence[Request]) -> m.Submission:
         random = self._random
         self._made += 1
         first_ms, last_ms = _weighted(random, DURATIONS_MS)
@@ -167,8 +171,21 @@ class Client:
             backoff_max_ms=500,
             run_timeout_ms=random.choice((0,) * 9 + (1_500,)),
             array=array,
+            after=self._after(others),
             request_id=f"{self._name}-{self._made}",
         )
+
+    def _after(self, others: Sequence[Request]) -> tuple[m.Dependency, ...]:
+        """Some of what was acknowledged lately: it waits, runs, or has ended one way or another."""
+        random = self._random
+        if not others or random.random() >= AFTER_CHANCE:
+            return ()
+        found: dict[str, m.Dependency] = {}
+        for other in random.sample(others, min(len(others), random.choice((1, 1, 2, 3)))):
+            whole = bool(other.job_id) and random.random() < 0.5
+            target = other.job_id if whole else random.choice(other.task_ids)
+            found[target] = m.Dependency(target, random.choice((m.Condition.OK, m.Condition.ANY)))
+        return tuple(found.values())
 
     async def _submit(self, client: AsyncClient, request: Request) -> None:
         """Asks until it is acknowledged: every time under the same id, as a program does that wants it once."""
@@ -283,10 +300,16 @@ class Client:
         )
 
 
-async def watch(shared: Shared) -> None:
-    """Follows every change from now on, until it is cancelled."""
+async def applied_index(shared: Shared) -> int:
+    """How far the cluster is."""
+    async with AsyncClient(shared.endpoints, timeout_s=RESULT_S) as client:
+        return (await client.status(recent_count=0)).read.applied_index
+
+
+async def watch(shared: Shared, since: int) -> None:
+    """Follows every change from an index on, until it is cancelled."""
     async with AsyncClient(shared.endpoints, timeout_s=CALL_S) as client:
-        async for batch in client.watch():
+        async for batch in client.watch(from_index=since):
             now_ns = time.monotonic_ns()
             if batch.gap or batch.interruption is not None:
                 answer = {"gap": batch.gap, "interruption": batch.interruption or ""}

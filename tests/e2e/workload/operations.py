@@ -42,6 +42,9 @@ Key: TypeAlias = tuple[str, int]
 
 TaskHistory: TypeAlias = list[Operation[Call, Answer]]
 
+CASCADED = "which it comes after"
+"""In the reason of what was cancelled because something before it went wrong."""
+
 THE_CLUSTER = "cluster"
 """Who asks for what no client does."""
 
@@ -145,7 +148,7 @@ class Parts:
 
 def stopped_by_cluster(task: TaskView) -> bool:
     """Whether the record says that this was cancelled by what it belongs to or depends on, and by no client."""
-    words = ("has reached its limit", "which it comes after")
+    words = ("has reached its limit", CASCADED)
     return task.state is TaskState.CANCELLED and any(one in task.reason for one in words)
 
 

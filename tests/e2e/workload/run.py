@@ -19,9 +19,18 @@ from raftctl.endpoints import Endpoints
 from tests.e2e.conftest import Cluster
 from tests.e2e.workload import ledger
 from tests.e2e.workload.audit import audit
-from tests.e2e.workload.clients import Client, Shared, change_faults, find_leader, read_the_record, watch
-from tests.e2e.workload.history import FAULT, RECORD, WATCH, Event, History, load
+from tests.e2e.workload.clients import (
+    Client,
+    Shared,
+    applied_index,
+    change_faults,
+    find_leader,
+    read_the_record,
+    watch,
+)
+from tests.e2e.workload.history import FAULT, RECORD, SUBMIT, WATCH, Event, History, load
 from tests.e2e.workload.nemesis import Nemesis
+from tests.e2e.workload.operations import CASCADED
 
 PLUGIN = Path(__file__).parent / "plugin"
 SETTLE_S = 60.0
@@ -60,10 +69,13 @@ class Report:
         states = Counter(str(task.state) for task in record.tasks)
         outcomes = Counter(str(one.outcome) for task in record.tasks for one in task.attempts)
         faults = Counter(event.about.split()[0] for event in self.events if event.what == FAULT)
+        after = {event.about for event in self.events if event.what == SUBMIT and event.asked["after"]}
+        cascaded = sum(CASCADED in task.reason for task in record.tasks)
         lines = [
             f"{self.plan}",
             f"operations: {_words(counts)}; {unknown} without an answer",
             f"tasks: {_words(states)}",
+            f"come after others: {len(after)} submissions; {cascaded} tasks cancelled for it",
             f"attempts: {_words(outcomes)}",
             f"faults: {_words(faults)}",
         ]
@@ -117,7 +129,8 @@ async def _run(plan: Plan, cluster: Cluster, directory: Path, history: History) 
         asyncio.run_coroutine_threadsafe(change_faults(shared, node, change), loop).result()
 
     nemesis = Nemesis(cluster, plan.seed, history, leader, tell, stopping)
-    watching = asyncio.create_task(watch(shared))
+    # Before anything is submitted: a watch from now on begins a moment later than the clients.
+    watching = asyncio.create_task(watch(shared, await applied_index(shared)))
     async with asyncio.TaskGroup() as group:
         for number in range(1, plan.client_count + 1):
             group.create_task(Client(shared, number).run())

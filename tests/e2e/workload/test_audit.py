@@ -27,6 +27,7 @@ ASKED = {
     "retries": 0,
     "run_timeout_ms": 0,
     "max_failures": 0,
+    "after": [],
 }
 SECOND = 1_000_000_000
 
@@ -45,14 +46,16 @@ def task(
     *attempts: AttemptView,
     position: int = 0,
     state: TaskState = TaskState.SUCCEEDED,
+    reason: str = "",
 ) -> TaskView:
     """A task of the record."""
-    return TaskView(f"t{number}", request_id, position, state, attempts, "", 10 * number)
+    return TaskView(f"t{number}", request_id, position, state, attempts, reason, 10 * number)
 
 
 @dataclass
 class Run:
-    """Four tasks of three requests: t1 was lost with its node and ran again, t4 was cancelled while it waited."""
+    """Six tasks of five requests: t1 was lost with its node and ran again, t4 was cancelled while it waited, t5 came
+    after the job of t2 and t3, and after t4 however that ended, and t6 was cancelled because t4 was."""
 
     record: list[TaskView] = field(
         default_factory=lambda: [
@@ -60,6 +63,8 @@ class Run:
             task(2, "b", attempt(2)),
             task(3, "b", attempt(3), position=1),
             task(4, "c", state=TaskState.CANCELLED),
+            task(5, "d", attempt(5)),
+            task(6, "e", state=TaskState.CANCELLED, reason="t4, which it comes after, was cancelled"),
         ]
     )
     lines: list[str] = field(
@@ -68,6 +73,7 @@ class Run:
             "start t2 1 1.2 3 8", "end t2 1 1.2 4 8",
             "start t3 1 1.3 5 8", "end t3 1 1.3 6 8",
             "start t1 2 1.4 7 9", "end t1 2 1.4 8 9",
+            "start t5 1 1.5 9 9", "end t5 1 1.5 9 9",
         ]
     )  # fmt: skip
     submits: list[tuple[str, tuple[str, ...], dict[str, Any]]] = field(
@@ -75,19 +81,23 @@ class Run:
             ("a", ("t1",), ASKED),
             ("b", ("t2", "t3"), {**ASKED, "count": 2}),
             ("c", ("t4",), ASKED),
+            ("d", ("t5",), {**ASKED, "after": [["j1", "ok"], ["t4", "any"]]}),
+            ("e", ("t6",), {**ASKED, "after": [["t1", "any"], ["t4", "ok"]]}),
         ]
     )
     cancels: list[str] = field(default_factory=lambda: ["t4"])
     touched: list[str] = field(default_factory=lambda: ["n1"])
     results: dict[str, str] = field(
-        default_factory=lambda: {"t1": "t1 2 1.4", "t2": "t2 1 1.2", "t3": "t3 1 1.3"}
+        default_factory=lambda: {"t1": "t1 2 1.4", "t2": "t2 1 1.2", "t3": "t3 1 1.3", "t5": "t5 1 1.5"}
     )
     told: list[tuple[int, str, str]] = field(
         default_factory=lambda: [
             (1, "t1", "submitted"), (2, "t1", "running"), (3, "t2", "submitted"), (3, "t3", "submitted"),
+            (3, "t5", "submitted"), (3, "t6", "submitted"),
             (4, "t2", "running"), (4, "t3", "running"), (5, "t4", "submitted"), (6, "t4", "cancelled"),
+            (6, "t6", "cancelled"),
             (7, "t1", "retrying"), (8, "t1", "running"), (9, "t2", "succeeded"), (10, "t3", "succeeded"),
-            (11, "t1", "succeeded"),
+            (10, "t5", "running"), (11, "t1", "succeeded"), (12, "t5", "succeeded"),
         ]
     )  # fmt: skip
 
@@ -223,8 +233,24 @@ BROKEN: dict[str, tuple[Callable[[Run], object], str]] = {
     ),
     "a result is missing": (lambda run: run.results.pop("t2"), "the result of t2 is None"),
     "the watch goes back": (lambda run: run.told.append((2, "t1", "stopping")), "the watch went back"),
-    "the watch tells twice": (lambda run: run.told.append((11, "t1", "succeeded")), "told twice of t1"),
+    "the watch tells twice": (lambda run: run.told.append((12, "t5", "succeeded")), "told twice of t5"),
     "the watch leaves something out": (lambda run: run.told.pop(0), "the watch told of t1"),
+    "one ran before what it comes after had ended": (
+        lambda run: run.lines.insert(3, run.lines.pop(8)),
+        "ran too soon: t5 began before t2 had ended, and comes after j1",
+    ),
+    "one was recorded as running too soon": (
+        lambda run: run.told.insert(10, (8, "t5", "running")),
+        "recorded too soon: t5 began before t3 had ended, after j1",
+    ),
+    "one ran though what it needs went wrong": (
+        lambda run: run.submits.__setitem__(3, ("d", ("t5",), {**ASKED, "after": [["t4", "ok"]]})),
+        "not cancelled: t5 is succeeded, though t4 did not succeed",
+    ),
+    "one was cancelled though what it needs went well": (
+        lambda run: _replace(run, 5, reason="t1, which it comes after, failed"),
+        "cancelled for nothing: t6, t1, which it comes after, failed",
+    ),
     "no order explains it": (
         lambda run: run.submits.append(("a", ("t1",), ASKED)),  # accepted as new a second time
         "not linearizable: a[0]",
