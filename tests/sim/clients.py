@@ -196,7 +196,7 @@ class Client:
         spec = TaskSpec(kind="noop", name="another")
         after: tuple[Dependency, ...] = ()
         array: ArraySpec | None = None
-        if isinstance(command, Submit) and self._random.random() < 0.5:
+        if self._world.plan.orders and isinstance(command, Submit) and self._random.random() < 0.5:
             spec, array = command.spec, command.array
             after = (*command.after, Dependency(self._accepted[0][1].first_task_id, False, Condition.ANY))
             self._world.trace.count("same id, after something else")
