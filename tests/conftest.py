@@ -18,6 +18,7 @@ settings.register_profile(
 settings.load_profile("project")
 
 E2E = Path(__file__).parent / "e2e"
+LONG_FILES = ("test_membership", "test_quorum", "test_snapshots", "test_workers", "test_workload")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,6 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if E2E in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+    # A long file that begins last is waited for by everybody.
+    items.sort(key=lambda item: item.path.stem not in LONG_FILES)
 
 
 @pytest.fixture(scope="session", autouse=True)
