@@ -41,6 +41,7 @@ MAX_IN_FLIGHT = 10_000
 PATIENCE_S = 120.0
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
+PROBE_PAUSE_S = 1.0
 LINGER_S = 10.0  # a watch that nobody needs any more is kept so long, for the next call often comes soon
 BLOBS_AT_ONCE = 8
 FLUSH_S = 5.0  # how long the last cancels may hold up closing
@@ -93,7 +94,8 @@ class Calls:
         self._backlog: deque[Call] = deque()
         self._open: dict[str, Call] = {}  # by request id: sent, or about to be
         self._follower: asyncio.Task[None] | None = None
-        self._probe: asyncio.Task[Status] | None = None
+        self._probe: asyncio.Task[None] | None = None
+        self._blind = False  # the watch has lost its node, and no other has told it anything yet
         self._followed = asyncio.Event()  # the watch's first index is known: what is sent now will be seen
         self._gaps = 0
         self._heard_at_s = 0.0
@@ -263,7 +265,8 @@ class Calls:
         quiet_since_s = self._now_s()
         async with aclosing(self._cluster.watch(from_index=status.read.applied_index + 1)) as batches:
             async for batch in batches:
-                if batch.interruption is not None:
+                self._blind = batch.interruption is not None
+                if self._blind:
                     self._probe_soon()
                     continue
                 self._heard_at_s = self._now_s()
@@ -292,8 +295,14 @@ class Calls:
     def _probe_soon(self) -> None:
         """The watch has lost its node: see whether anybody answers."""
         if self._probe is None or self._probe.done():
-            self._probe = asyncio.create_task(self._insist(self._cluster.status))
+            self._probe = asyncio.create_task(self._probe_while_blind())
             self._probe.add_done_callback(_take_note)
+
+    async def _probe_while_blind(self) -> None:
+        """Once is not enough: who answers now may be gone before the watch comes to it, which says nothing of that."""
+        while self._blind:
+            await self._insist(self._cluster.status)
+            await asyncio.sleep(PROBE_PAUSE_S)
 
     async def _read(self, call: Call) -> None:
         """Asks for a task that the watch may have missed."""
@@ -379,7 +388,7 @@ def _closed_before(call: Call) -> errors.ClientClosed:
     return errors.ClientClosed(f"the client was closed before {call.future.task_id or 'a call'} ended")
 
 
-def _take_note(probe: asyncio.Task[Status]) -> None:
+def _take_note(probe: asyncio.Task[None]) -> None:
     """Nothing is to be done: if nobody answered, the futures have been told. But asyncio wants to see it looked at."""
     if not probe.cancelled():
         probe.exception()

@@ -480,6 +480,23 @@ def test_futures_are_given_up_when_nobody_answers_for_long(
 
 
 @pytest.mark.usefixtures("_impatient")
+def test_a_cluster_that_dies_node_by_node_is_given_up_too(cluster: FakeCluster, slots: FakeSlots) -> None:
+    """Somebody answers after the watch has lost its node, and is gone before the watch comes to it."""
+    with Client(cluster.endpoints, timeout_s=0.2, patience_s=0.5) as client:
+        slots.hold()
+        future = client.call(add, 1, 2)
+        wait_until(lambda: future.task_id and cluster.all_watched(), DEADLINE_S, "it is accepted")
+        refuse(cluster, "Watch", Failure("unavailable"))
+        before = asked(cluster, "Status")
+        cluster.stop("n1")
+        wait_until(lambda: asked(cluster, "Status") > before, DEADLINE_S, "somebody has answered")
+        for name in ("n2", "n3"):
+            cluster.stop(name)
+        with pytest.raises(errors.ClusterLost):
+            future.result(DEADLINE_S)
+
+
+@pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize("method", ["Status", "Submit"])
 def test_what_was_given_up_is_not_sent_later(cluster: FakeCluster, slots: FakeSlots, method: str) -> None:
     with Client(cluster.endpoints, timeout_s=0.2, patience_s=0.5) as client:
