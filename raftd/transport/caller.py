@@ -215,6 +215,17 @@ class Caller:
                 meanwhile is one of these, for the request has left.
         """
         channel = await self.connect(remote, Purpose.FORWARD, timeout)
+        return await self._ask(channel, remote, method, request, timeout)
+
+    async def unary_afresh(self, remote: RemoteNode, method: str, request: bytes, timeout: float) -> bytes:
+        """The same on a connection of its own: a node that has just been started is met at once, though one that was
+        tried in vain a moment ago would be waited for. Raises as ``unary`` does."""
+        async with self.connection(remote, timeout) as channel:
+            return await self._ask(channel, remote, method, request, timeout)
+
+    async def _ask(
+        self, channel: grpc.aio.Channel, remote: RemoteNode, method: str, request: bytes, timeout: float
+    ) -> bytes:
         ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
         try:
             response = await ask(

@@ -36,7 +36,7 @@ class Greeting:
         request = pb.NodeInfoRequest().SerializeToString()
         remote = RemoteNode(name, store_id, address)
         try:
-            answer = await self._caller.unary(remote, METHOD, request, min(timeout_s, PATIENCE_S))
+            answer = await self._caller.unary_afresh(remote, METHOD, request, min(timeout_s, PATIENCE_S))
         except PeerUnreachable as error:
             raise PeerUnreachable(error.message, try_=f"start {name} first: raftd run") from None
         except CallFailed as failed:
