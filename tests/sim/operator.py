@@ -5,7 +5,7 @@ What may live here: what an operator asks for, of whoever leads. What was not an
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, cast
 
@@ -57,8 +57,9 @@ class Operator:
             life.process.start(lambda: _take(life))
 
     def retire_strangers(self) -> None:
-        """Whoever is not a member is switched off."""
-        known = {member.store_id for member in self._members()}
+        """Whoever is not a member is switched off, on the word of one that remains."""
+        remaining = self._remaining()
+        known = {member.store_id for member in _newest(remaining).state.members} if remaining else set()
         for machine in self._world.machines:
             if known and machine.store_id not in known:
                 machine.retire()
@@ -78,7 +79,7 @@ class Operator:
             await self._add(random.choice(voters).name)
         elif len(voters) < MOST_VOTERS:
             await self._add("")
-        gone = set().union(*(life.state.removed_stores for life in self._world.lives))
+        gone = set().union(*(life.state.removed_stores for life in self._remaining()))
         for machine in self._world.machines:
             if machine.store_id in gone:
                 self._world.later(0.5 + random.random() * 3, machine.retire)
@@ -129,7 +130,16 @@ class Operator:
 
     def _members(self) -> tuple[MemberRecord, ...]:
         lives = self._world.lives
-        return max(lives, key=lambda life: life.state.applied_index).state.members if lives else ()
+        return _newest(lives).state.members if lives else ()
+
+    def _remaining(self) -> list[Life]:
+        """Those that have not heard that they are removed. Who is, is the first to know, and may be the only one that
+        can tell the others that it is committed (docs/decisions/0009): its own word is no reason to switch it off."""
+        return [life for life in self._world.lives if life.store_id not in life.state.removed_stores]
+
+
+def _newest(lives: Sequence[Life]) -> Life:
+    return max(lives, key=lambda life: life.state.applied_index)
 
 
 async def _take(life: Life) -> None:
