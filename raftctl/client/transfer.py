@@ -22,6 +22,27 @@ from raftd.pb import scheduler_pb2
 FRAME_BYTES = 256 * 1024
 
 
+class Seen:
+    """How much of a task's output has been passed on: a stream that breaks begins anew, and must repeat nothing."""
+
+    def __init__(self) -> None:
+        self._seen = dict.fromkeys(OutputStream, 0)
+        self._skip = dict(self._seen)
+
+    def again(self) -> None:
+        """The output comes from its beginning."""
+        self._skip = dict(self._seen)
+
+    def fresh(self, chunk: LogChunk) -> LogChunk | None:
+        """The part of a chunk that was not passed on yet; None where that is all of it."""
+        drop = min(self._skip[chunk.stream], len(chunk.data))
+        self._skip[chunk.stream] -= drop
+        if drop == len(chunk.data) and drop:
+            return None
+        self._seen[chunk.stream] += len(chunk.data) - drop
+        return replace(chunk, data=chunk.data[drop:])
+
+
 class Transfers:
     """Blobs and logs of one cluster."""
 
@@ -116,21 +137,19 @@ class Transfers:
             TaskNotFound, LogsGone: there is nothing to show.
             Unavailable: nobody answers.
         """
-        seen = dict.fromkeys(OutputStream, 0)
+        seen = Seen()
         failures = 0
         while True:
             address = self._router.order()[0]
             request = scheduler_pb2.LogsRequest(task_id=task_id, attempt=attempt, follow=follow)
             call = self._router.stubs(address).scheduler.Logs(request, metadata=self._router.metadata)
-            skip = dict(seen)
+            seen.again()
             try:
                 async for message in call:
                     chunk = wire.log_chunk(message)
                     if attempt == 0:
                         attempt = chunk.attempt  # a reconnect goes on with this attempt, not with a later one
-                    fresh = _after(chunk, skip)
-                    if fresh is not None:
-                        seen[fresh.stream] += len(fresh.data)
+                    if (fresh := seen.fresh(chunk)) is not None:
                         yield fresh
                 return
             except aio.AioRpcError as error:
@@ -141,15 +160,6 @@ class Transfers:
             if not failure.retryable or failures > 3 * len(self._router.addresses):
                 raise failure
             await asyncio.sleep(LONGEST_PAUSE_S)
-
-
-def _after(chunk: LogChunk, skip: dict[OutputStream, int]) -> LogChunk | None:
-    """The part of a chunk that was not seen before the stream broke; None for none."""
-    drop = min(skip[chunk.stream], len(chunk.data))
-    skip[chunk.stream] -= drop
-    if drop == len(chunk.data) and drop:
-        return None
-    return replace(chunk, data=chunk.data[drop:])
 
 
 def _frames(data: bytes, digest: str, replicas: int) -> Iterator[pb.PutRequest]:

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -287,21 +288,24 @@ class Launcher:
     ) -> list[StartedNode]:
         """Starts workers, some at a time: dozens that import at once would keep the members from electing a leader."""
         started: list[StartedNode] = []
-        for begin in range(0, len(nodes), WORKERS_AT_ONCE):
-            wave = nodes[begin : begin + WORKERS_AT_ONCE]
-            self.progress(f"starting workers {wave[0].name} to {nodes[-1].name}")
-            try:
+
+        def stop() -> None:
+            stop_all([one.identity for one in started], STOP_GRACE_S)
+            for one in started:
+                one.release()
+
+        with ExitStack() as undo:
+            undo.callback(stop)
+            for begin in range(0, len(nodes), WORKERS_AT_ONCE):
+                wave = nodes[begin : begin + WORKERS_AT_ONCE]
+                self.progress(f"starting workers {wave[0].name} to {nodes[-1].name}")
                 started += self._start(wave, record, init=False)
                 while not all(is_listening(node.port) for node in wave):
                     self._check_alive(started)
                     if time.monotonic() >= deadline:
                         break  # whoever waits for them will say what they lack
                     time.sleep(POLL_S)
-            except BaseException:
-                stop_all([one.identity for one in started], STOP_GRACE_S)
-                for one in started:
-                    one.release()
-                raise
+            undo.pop_all()
         return started
 
     def _start(self, nodes: Iterable[NodeRecord], record: ClusterRecord, *, init: bool) -> list[StartedNode]:

@@ -89,9 +89,10 @@ async def _until_empty(asked: Invocation, client: AsyncClient, left: dict[str, i
             output.say(asked, ", ".join(f"{node}: {count} left" for node, count in left.items() if count))
         await _something(client, set(left))
         status = await client.status(recent_count=0)
-        rows = {row.name: row for row in status.nodes}
+        # By task: one that occupies several slots is one that is waited for.
+        held = {row.name: row.reserved for row in status.nodes}
         left = {
-            node: rows[node].slots - rows[node].slots_free + rows[node].reserved if node in rows else 0
+            node: held.get(node, 0) + len({row.task_id for row in status.executing if row.node == node})
             for node in left
         }
     return left

@@ -14,6 +14,7 @@ from contextlib import aclosing
 from raftctl import output
 from raftctl.client import errors
 from raftctl.client.models import AttemptOutcome, LogChunk, OutputStream, Task
+from raftctl.client.transfer import Seen
 from raftctl.context import Invocation
 from raftctl.sdk import AsyncClient
 
@@ -44,41 +45,30 @@ async def follow_task(asked: Invocation, client: AsyncClient, task_id: str) -> T
 
 
 async def follow_attempt(asked: Invocation, client: AsyncClient, task_id: str, number: int) -> None:
-    """Shows the output of one attempt until it has ended, through any number of lost streams: what was shown already
-    is passed over."""
-    seen = dict.fromkeys(OutputStream, 0)
-    told = ""
+    """Shows the output of one attempt until it has ended, through any number of lost streams."""
+    seen, told = Seen(), ""
     while True:
-        passed = dict.fromkeys(OutputStream, 0)
+        why = ""
         try:
+            seen.again()
             async with aclosing(client.logs(task_id, attempt=number, follow=True)) as chunks:
                 async for chunk in chunks:
-                    fresh = chunk.data[max(0, seen[chunk.stream] - passed[chunk.stream]) :]
-                    passed[chunk.stream] += len(chunk.data)
-                    if fresh:
-                        write_chunk(LogChunk(chunk.stream, fresh, False, chunk.node, chunk.attempt))
-                    seen[chunk.stream] = max(seen[chunk.stream], passed[chunk.stream])
+                    if (fresh := seen.fresh(chunk)) is not None:
+                        write_chunk(fresh)
                     if chunk.truncated:
-                        output.say(
-                            asked, f"the {chunk.stream} of {task_id} reached its limit: the rest is not kept"
-                        )
-            if await _outcome(client, task_id, number) is not AttemptOutcome.RUNNING:
-                return
+                        limit = f"the {chunk.stream} of {task_id} reached its limit: the rest is not kept"
+                        output.say(asked, limit)
         except errors.LogsGone as error:
-            output.say(asked, error.message)
-            task = await client.task(task_id)
-            if _outcome_of(task, number) is AttemptOutcome.RUNNING:
-                await _until(
-                    client, task, lambda task: _outcome_of(task, number) is not AttemptOutcome.RUNNING
-                )
-            return
+            why = error.message  # or its slot has not begun with it yet, though it is in the record
         except errors.Unavailable as error:
-            if await _outcome(client, task_id, number) is not AttemptOutcome.RUNNING:
-                output.say(asked, f"the rest of its output cannot be read: {error.message}")
-                return
-            if error.message != told:
-                told = error.message
+            why = error.message
+            if why != told:
+                told = why
                 output.say(asked, f"{told}: trying again")
+        if await _outcome(client, task_id, number) is not AttemptOutcome.RUNNING:
+            if why:
+                output.say(asked, f"the rest of its output cannot be read: {why}")
+            return
         await asyncio.sleep(_PAUSE_S)
 
 
@@ -96,10 +86,7 @@ async def _begun(asked: Invocation, client: AsyncClient, task_id: str, shown: in
 
 
 async def _outcome(client: AsyncClient, task_id: str, number: int) -> AttemptOutcome:
-    return _outcome_of(await client.task(task_id), number)
-
-
-def _outcome_of(task: Task, number: int) -> AttemptOutcome:
+    task = await client.task(task_id)
     found = next((one for one in task.attempts if one.number == number), None)
     return AttemptOutcome.LOST if found is None else found.outcome
 

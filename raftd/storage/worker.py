@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from raftd.errors import StorageError
 from raftd.scheduler.model import Member
@@ -111,16 +112,15 @@ class WorkerDirectory:
         fs = RealFileSystem()
         try:
             check_initialised(fs, path)
-            lock = take_lock(fs, path)
-            try:
+            with ExitStack() as undo:
+                lock = take_lock(fs, path)
+                undo.callback(lock.release)
                 identity = read_identity(fs, path)
                 check_identity(identity, path, name=name, cluster_id=cluster_id, worker=True)
                 check_condemned(fs, path)
                 opened = cls(fs, path, lock, identity, read_incarnation(fs, path, identity.store_id))
                 opened.next_incarnation()
-            except BaseException:
-                lock.release()
-                raise
+                undo.pop_all()
         except OSError as error:
             raise StorageFailed(f"opening {path}", error) from error
         return opened

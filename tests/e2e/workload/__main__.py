@@ -54,16 +54,15 @@ def _on_a_new_cluster(work: Callable[[Cluster], R]) -> R:
     with tempfile.TemporaryDirectory(prefix="wl-") as scratch:
         home = Path(scratch)
         cluster = Cluster("workload", home, (PLUGIN,))
+        held = False
         try:
             cluster.run("cluster", "up", "-n", "5", "--slots", "2", "--timeout", "80s")
             report = work(cluster)
-            if report.failures:
-                show_logs(home)
+            held = not report.failures
             return report
-        except BaseException:
-            show_logs(home)
-            raise
         finally:
+            if not held:
+                show_logs(home)
             take_down(home)
 
 
