@@ -49,7 +49,7 @@ class Config:
         advertise: ``host:port`` that others reach this node under; empty: the same as ``listen``.
         slots: how many attempts run at once.
         allow: task kinds that are off unless named here (``shell``, ``python``); checked at the start.
-        labels: free text pairs, shown and (later) matched by requirements.
+        labels: free text pairs, shown, and matched with what tasks require.
         token_file: a file with the token that every call must carry; None: no token is asked for.
         fault_injection: serve ``Admin.SetFaults`` (partitions that act inside this node's transport).
         insecure: serve on an address that is not loopback although nothing is encrypted.

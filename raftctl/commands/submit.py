@@ -119,8 +119,7 @@ def submit(
 
     asked = invocation(ctx)
     if file is not None:
-        if kind:
-            raise UsageError("--file says what to submit: KIND is one too many")
+        _refuse_beside_file(ctx)
         _submit_file(asked, file, wait=wait)
         return
     if not kind:
@@ -174,6 +173,15 @@ async def _acknowledged(client: AsyncClient, submission: Submission | Graph) -> 
         raise CliError(
             error.message, f"{error.try_}, then {again}" if error.try_ else again, error.exit_code
         ) from error
+
+
+def _refuse_beside_file(ctx: typer.Context) -> None:
+    """A file says everything about what it submits; whatever else was typed would not count."""
+    for name in ctx.params:
+        source = ctx.get_parameter_source(name)
+        if name not in ("file", "wait") and source is not None and source.name == "COMMANDLINE":
+            typed = name.upper() if name in ("kind", "args") else "--" + name.replace("_", "-")
+            raise UsageError(f"--file says what to submit: {typed} would not count", "put it into the file")
 
 
 def _submit_file(asked: Invocation, path: str, *, wait: bool) -> None:

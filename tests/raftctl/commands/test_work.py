@@ -189,6 +189,22 @@ def test_cancel_does_what_it_can_and_names_what_it_cannot(shell: Shell, cluster:
     assert shell("task", "wait", "t1", "t2").code == ExitCode.TASK_FAILED
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [(["noop"], "KIND"), (["--priority", "3"], "--priority"), (["--follow"], "--follow")],
+)
+def test_nothing_that_is_typed_beside_a_file_is_passed_over(
+    shell: Shell, cluster: FakeCluster, tmp_path: Path, words: list[str], named: str
+) -> None:
+    file = tmp_path / "work.json"
+    file.write_text('{"kind": "noop"}', encoding="utf-8")
+    ran = shell("submit", "--file", str(file), *words)
+    assert ran.code == 2
+    assert named in ran.err
+    assert not cluster.tasks
+    assert shell("submit", "-q", "--file", str(file)).out.strip() == "t1"
+
+
 def test_logs_go_to_their_streams(shell: Shell, cluster: FakeCluster) -> None:
     cluster.logs["t1"] = [(False, b"out\n"), (True, b"err\n")]
     shell("submit", "noop")
