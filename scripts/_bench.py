@@ -36,7 +36,7 @@ from raftd.scheduler.commands import Cancel
 from raftd.storage.directory import DataDirectory
 from raftd.wiring.member import Server
 
-proposals.MAX_BATCH_COMMANDS = 1  # each command is an entry of its own
+proposals.MAX_CLIENT_COMMANDS = 1  # each command is an entry of its own
 page = __import__("os").sysconf("SC_PAGE_SIZE")
 rss = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * page / 2**20
 
