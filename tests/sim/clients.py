@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CALL_TIMEOUT_S = 3.0
+LONGEST_PAUSE_S = 5.0
 
 
 class Client:
@@ -247,10 +248,14 @@ class Client:
             (reply,) = await cast("Life", host).node.propose((command,), timeout=CALL_TIMEOUT_S)
             return reply
 
+        # As the SDK does: ever more slowly. Clients that do not hold back can ask for more than the log carries where it
+        # carries one entry at a time, and then nobody is ever answered.
+        longest_s = 0.6
         while (reply := await self._ask(work)) is not None:
             if not isinstance(reply, Refused) or not reply.retryable or not patient:
                 return reply
-            await sleep(0.3 + self._random.random())
+            await sleep(0.3 + self._random.random() * longest_s)
+            longest_s = min(2 * longest_s, LONGEST_PAUSE_S)
         return None
 
     async def _ask(self, work: Callable[[Host], Awaitable[T]], tries: int = 1_000_000) -> T | None:
