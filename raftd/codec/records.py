@@ -46,23 +46,32 @@ from raftd.scheduler.model import (
 class SpecNumbers:
     """Numbers for specs, so that one that many tasks share is written once.
 
-    Told apart by identity, which is cheap and sound: the frozen state keeps every one of them alive.
+    Those that are shared are told apart by identity, which is cheap and sound: the frozen state keeps every one of them
+    alive.
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[int, int] = {}
+        self._shared: dict[int, int] = {}
+        self._count = 0
 
-    def introduce(self, spec: TaskSpec, piece: pb.SnapshotSlice) -> int:
-        """Write the spec into this slice unless an earlier place has it; returns about how many bytes that added."""
-        if id(spec) in self._numbers:
-            return 0
-        number = self._numbers[id(spec)] = len(self._numbers) + 1
-        piece.specs.append(pb.SnapshotSpec(number=number, spec=encode_spec(spec)))
-        return len(spec.payload) + sum(map(len, spec.args)) + sum(len(value) for _, value in spec.env)
+    def introduce(self, spec: TaskSpec, piece: pb.SnapshotSlice, *, shared: bool) -> tuple[int, int]:
+        """Write the spec into this slice, unless an earlier place has it.
 
-    def of(self, spec: TaskSpec) -> int:
-        """The number of a spec that was introduced."""
-        return self._numbers[id(spec)]
+        Args:
+            shared: whether the frozen state holds it; what it does not hold is always written.
+
+        Returns:
+            Its number, and about how many bytes that added.
+        """
+        known = self._shared.get(id(spec)) if shared else None
+        if known is not None:
+            return known, 0
+        self._count += 1
+        if shared:
+            self._shared[id(spec)] = self._count
+        piece.specs.append(pb.SnapshotSpec(number=self._count, spec=encode_spec(spec)))
+        size_bytes = len(spec.payload) + sum(map(len, spec.args)) + sum(len(value) for _, value in spec.env)
+        return self._count, size_bytes
 
 
 def encode_settings(settings: Settings) -> pb.SnapshotSettings:
@@ -222,11 +231,11 @@ def decode_job(message: pb.SnapshotJob) -> Job:
     )
 
 
-def encode_task(task: Task, numbers: SpecNumbers) -> pb.SnapshotTask:
-    """A task, as it is stored."""
+def encode_task(task: Task, spec_number: int) -> pb.SnapshotTask:
+    """A task, as it is stored; its spec is where that number is."""
     message = pb.SnapshotTask(
         id=task.id,
-        spec=numbers.of(task.spec),
+        spec=spec_number,
         state=task.state,
         job_id=task.job_id or 0,
         array_index=task.array_index,
@@ -298,11 +307,10 @@ def encode_request(number: int, record: RequestRecord) -> pb.SnapshotRequest:
     )
 
 
-def decode_request(message: pb.SnapshotRequest, request_ids: dict[str, str]) -> RequestRecord:
-    """What a request id stands for, as the model knows it; ``request_ids`` as in ``decode_task``."""
-    request_id = message.request_id
+def decode_request(message: pb.SnapshotRequest) -> RequestRecord:
+    """What a request id stands for, as the model knows it."""
     return RequestRecord(
-        request_id=request_ids.setdefault(request_id, request_id),
+        request_id=message.request_id,
         digest=message.digest,
         first_task_id=message.first_task_id,
         count=message.count,

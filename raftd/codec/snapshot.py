@@ -7,7 +7,7 @@ milliseconds at most, and the host does other work between two of them while the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 
 from google.protobuf.message import DecodeError
 
@@ -32,15 +32,16 @@ from raftd.codec.records import (
 from raftd.codec.values import decode_spec, unknown
 from raftd.errors import StorageError
 from raftd.pb import log_pb2 as pb
-from raftd.scheduler.model import BlobRecord, Job, Node, RequestRecord, Task, TaskSpec
+from raftd.scheduler.model import BlobRecord, Job, Node, Task, TaskSpec
 from raftd.scheduler.packing import PackedTask, as_task
+from raftd.scheduler.request_table import pack_request, unpack_request
 from raftd.scheduler.state import Counters, FrozenState, State
 
 FORMAT_VERSION = 2
 
 _LENGTH_BYTES = 4
 _MAX_SLICE_BYTES = 1 << 30
-_RECORDS = 256
+_RECORDS = 128
 _NODES = 16
 """Few, for one node may have many labels, kinds and slots."""
 _SLICE_BYTES = 256 * 1024
@@ -92,7 +93,7 @@ class _Reader:
         self._jobs: dict[int, Job] = {}
         self._tasks: dict[int, Task | PackedTask] = {}
         self._request_ids: dict[str, str] = {}
-        self._requests: dict[int, RequestRecord] = {}
+        self._requests: dict[int, bytes] = {}
         self._blobs: dict[int, BlobRecord] = {}
         self.end: pb.SnapshotEnd | None = None
 
@@ -108,7 +109,8 @@ class _Reader:
         except KeyError as missing:
             raise _damaged(f"it refers to spec {missing}, which is not in it") from None
         for request in piece.requests:
-            self._requests[request.number] = decode_request(request, self._request_ids)
+            key, data = pack_request(request.number, decode_request(request))
+            self._requests[key] = data
         for blob in piece.blobs:
             self._blobs[int(blob.ref.digest, 16)] = decode_blob(blob)
         if piece.HasField("end"):
@@ -182,8 +184,9 @@ def _task_slices(frozen: FrozenState, numbers: SpecNumbers, ended: pb.SnapshotEn
     piece, size_bytes = pb.SnapshotSlice(), 0
     for task_id, record in chain.from_iterable(chunk.items() for chunk in frozen.tasks):
         task = as_task(task_id, record)
-        size_bytes += numbers.introduce(task.spec, piece) + _weight(task)
-        piece.tasks.append(encode_task(task, numbers))
+        spec_number, spec_bytes = numbers.introduce(task.spec, piece, shared=not isinstance(record, bytes))
+        piece.tasks.append(encode_task(task, spec_number))
+        size_bytes += spec_bytes + _weight(task)
         ended.tasks += 1
         if len(piece.tasks) == _RECORDS or size_bytes > _SLICE_BYTES:
             yield _frame(piece)
@@ -199,11 +202,10 @@ def _weight(task: Task) -> int:
 
 
 def _request_slices(frozen: FrozenState, ended: pb.SnapshotEnd) -> Iterator[bytes]:
-    for chunk in frozen.requests:
-        ended.requests += len(chunk)
-        yield _frame(
-            pb.SnapshotSlice(requests=[encode_request(number, record) for number, record in chunk.items()])
-        )
+    records = chain.from_iterable(chunk.items() for chunk in frozen.requests)
+    while part := [unpack_request(key, data) for key, data in islice(records, _RECORDS)]:
+        ended.requests += len(part)
+        yield _frame(pb.SnapshotSlice(requests=[encode_request(number, record) for number, record in part]))
 
 
 def _blob_slices(frozen: FrozenState, ended: pb.SnapshotEnd) -> Iterator[bytes]:

@@ -194,10 +194,11 @@ def jobs_count(state: State) -> None:
 def requests_indexed(state: State) -> None:
     """RequestsIndexed: the records are numbered without gaps, and each id finds its own."""
     numbers = [number for number, _ in state.requests.items()]
-    wanted = list(range(state.oldest_request, state.next_request))
+    wanted = list(range(state.requests.oldest_number, state.requests.next_number))
     _require(numbers == wanted, "RequestsIndexed", f"{numbers[:3]}... instead of {wanted[:3]}...")
+    _require(len(state.requests) == len(numbers), "RequestsIndexed", f"{len(state.requests)} records")
     for record in state.requests.values():
-        _require(state.request(record.request_id) is record, "RequestsIndexed", record.request_id)
+        _require(state.requests.get(record.request_id) == record, "RequestsIndexed", record.request_id)
 
 
 def dependencies_unmet(state: State) -> None:

@@ -1,8 +1,8 @@
 """The table of tasks, in which those that have ended take little room.
 
-What may live here: the packing. Most records are of tasks that have ended, and hardly anybody looks at them again. Such
-a record is kept as a few bytes and becomes a ``Task`` when somebody asks for it; live ones are kept as they are. The
-bytes are for this table alone: a snapshot has its own, so they may change at any time.
+What may live here: the packing of tasks. Most records are of tasks that have ended, and hardly anybody looks at them
+again. Such a record is kept as a few bytes (``compact``) and becomes a ``Task`` when somebody asks for it; live ones
+are kept as they are. What many records share, as those of an array do their spec, is not packed with each.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from struct import Struct
 
+from raftd.scheduler.compact import pack as pack_record
+from raftd.scheduler.compact import read_text, text, unzigzag, zigzag
+from raftd.scheduler.compact import unpack as unpack_record
 from raftd.scheduler.model import (
     Attempt,
     AttemptOutcome,
@@ -22,14 +24,11 @@ from raftd.scheduler.model import (
     TaskSpec,
     TaskState,
 )
+from raftd.scheduler.requests import id_of, key_of
 from raftd.scheduler.table import Table
 
-# State, kind of the result, attempts, array index, job id, four times, three counts.
-_HEAD = Struct("<BBHqQQQQQQQQ")
-# Number, incarnation, token, three times, slot, outcome, reason to stop, further slots.
-_ATTEMPT = Struct("<QQQQQQQIBBH")
-_LENGTH = Struct("<I")
-_SIZE = Struct("<Q")
+_PACKED_SPEC_BYTES = 1_024
+"""A spec that is longer is kept as it is: packing it anew for every record would cost more than it saves."""
 
 _NOTHING, _INLINE, _BLOB = range(3)
 _STATES = {int(state): state for state in TaskState}
@@ -38,105 +37,114 @@ _STOPS: dict[int, StopReason | None] = {0: None, **{int(reason): reason for reas
 
 
 @dataclass(frozen=True, slots=True)
-class PackedTask:
-    """An ended task without its id, which is its key. What it may share with other records is not packed."""
+class SharingTask:
+    """An ended task without its id, which is its key, and without what it may share with others."""
 
     spec: TaskSpec
     request_id: str
     data: bytes
 
 
+PackedTask = bytes | SharingTask
+"""An ended task without its id, in the shortest form."""
+
+
 def pack(task: Task) -> PackedTask:
     """An ended task in few bytes."""
-    result = task.result
+    result, base = task.result, task.submitted_at_ms
     kind = _NOTHING if result is None else _BLOB if isinstance(result, BlobRef) else _INLINE
-    head = _HEAD.pack(
+    alone = task.array_index is None and _spec_bytes(task.spec) <= _PACKED_SPEC_BYTES
+    reason = text(task.reason)
+    small = [
         task.state,
         kind,
-        len(task.attempts),
-        -1 if task.array_index is None else task.array_index,
-        0 if task.job_id is None else task.job_id,
-        task.submitted_at_ms,
-        task.not_before_ms,
-        task.finished_at_ms,
-        task.changed_index,
+        alone,
         task.failures,
         task.crashes,
         task.returns,
-    )
-    parts = [head, *_text(task.reason)]
+        len(task.attempts),
+        len(reason),
+    ]
+    large = [
+        0 if task.array_index is None else task.array_index + 1,
+        task.job_id or 0,
+        _since(base, task.not_before_ms),
+        _since(base, task.finished_at_ms),
+        task.changed_index,
+    ]
+    rest = [reason]
     for attempt in task.attempts:
-        token = attempt.token
-        parts.append(
-            _ATTEMPT.pack(
-                attempt.number,
-                attempt.incarnation,
-                token.epoch,
-                token.counter,
-                attempt.occupied_at_ms,
-                attempt.started_at_ms,
-                attempt.ended_at_ms,
-                attempt.slot,
-                attempt.outcome or 0,
-                attempt.stopping or 0,
-                len(attempt.extra_slots),
-            )
+        node, why = text(attempt.node), text(attempt.reason)
+        small += (
+            attempt.slot,
+            attempt.outcome or 0,
+            attempt.stopping or 0,
+            len(node),
+            len(why),
+            len(attempt.extra_slots),
+            *attempt.extra_slots,
         )
-        parts += _text(attempt.node)
-        parts += _text(attempt.reason)
-        parts += [_LENGTH.pack(slot) for slot in attempt.extra_slots]
+        large += (
+            attempt.number,
+            attempt.incarnation,
+            attempt.token.epoch,
+            attempt.token.counter,
+            _since(base, attempt.occupied_at_ms),
+            _since(base, attempt.started_at_ms),
+            _since(base, attempt.ended_at_ms),
+        )
+        rest += (node, why)
+    if alone:
+        _pack_spec(task.spec, small, large, rest)
+        key = key_of(task.request_id)
+        request = key.to_bytes((key.bit_length() + 7) // 8, "big")
+        small.append(len(request))
+        rest.append(request)
     if isinstance(result, BlobRef):
-        parts.append(_SIZE.pack(result.size_bytes))
-        parts.append(result.digest.encode("utf-8", "surrogatepass"))
+        large.append(result.size_bytes)
+        rest.append(text(result.digest))
     elif result is not None:
-        parts.append(result)
-    return PackedTask(task.spec, task.request_id, b"".join(parts))
+        rest.append(result)
+    data = pack_record(base, small, large, rest)
+    return data if alone else SharingTask(task.spec, task.request_id, data)
 
 
 def unpack(task_id: int, packed: PackedTask) -> Task:
     """The record as it was."""
-    data = packed.data
-    (
-        state,
-        kind,
-        attempts_count,
-        array_index,
-        job_id,
-        submitted_at_ms,
-        not_before_ms,
-        finished_at_ms,
-        changed_index,
-        failures,
-        crashes,
-        returns,
-    ) = _HEAD.unpack_from(data)
-    reason, at = _read_text(data, _HEAD.size)
-    attempts = []
-    for _ in range(attempts_count):
-        attempt, at = _unpack_attempt(data, at)
-        attempts.append(attempt)
+    reader = _Reader(packed if isinstance(packed, bytes) else packed.data)
+    base = reader.base
+    state, kind, _, failures, crashes, returns, attempts_count, reason_bytes = reader.small(8)
+    array_index, job_id, not_before_ms, finished_at_ms, changed_index = reader.large(5)
+    reason = reader.text(reason_bytes)
+    attempts = [_unpack_attempt(reader) for _ in range(attempts_count)]
+    if isinstance(packed, bytes):
+        spec = _unpack_spec(reader)
+        (request_bytes,) = reader.small(1)
+        request_id = id_of(int.from_bytes(reader.rest(request_bytes), "big"))
+    else:
+        spec, request_id = packed.spec, packed.request_id
     result: bytes | BlobRef | None = None
     if kind == _INLINE:
-        result = data[at:]
+        result = reader.remainder()
     elif kind == _BLOB:
-        (size_bytes,) = _SIZE.unpack_from(data, at)
-        result = BlobRef(data[at + _SIZE.size :].decode("utf-8", "surrogatepass"), size_bytes)
+        (size_bytes,) = reader.large(1)
+        result = BlobRef(read_text(reader.remainder()), size_bytes)
     return Task(
         task_id,
-        packed.spec,
+        spec,
         _STATES[state],
         job_id or None,
-        None if array_index < 0 else array_index,
-        packed.request_id,
-        submitted_at_ms,
-        not_before_ms,
+        array_index - 1 if array_index else None,
+        request_id,
+        base,
+        _time(base, not_before_ms),
         tuple(attempts),
         failures,
         crashes,
         returns,
         result,
         reason,
-        finished_at_ms,
+        _time(base, finished_at_ms),
         changed_index,
     )
 
@@ -197,51 +205,128 @@ class TaskTable:
         return self._table.freeze()
 
 
-def _text(text: str) -> tuple[bytes, bytes]:
-    encoded = text.encode("utf-8", "surrogatepass")
-    return _LENGTH.pack(len(encoded)), encoded
+class _Reader:
+    """A record, of which each part is read from front to back."""
+
+    __slots__ = ("_at", "_data", "_large", "_large_at", "_small", "_small_at", "base")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.base, self._small, self._large, self._at = unpack_record(data)
+        self._small_at = self._large_at = 0
+
+    def small(self, count: int) -> tuple[int, ...]:
+        start = self._small_at
+        self._small_at = start + count
+        return self._small[start : self._small_at]
+
+    def large(self, count: int) -> tuple[int, ...]:
+        start = self._large_at
+        self._large_at = start + count
+        return self._large[start : self._large_at]
+
+    def rest(self, length: int) -> bytes:
+        start = self._at
+        self._at = start + length
+        return self._data[start : self._at]
+
+    def text(self, length: int) -> str:
+        return read_text(self.rest(length)) if length else ""
+
+    def remainder(self) -> bytes:
+        return self._data[self._at :]
 
 
-def _read_text(data: bytes, at: int) -> tuple[str, int]:
-    (length,) = _LENGTH.unpack_from(data, at)
-    start = at + _LENGTH.size
-    return data[start : start + length].decode("utf-8", "surrogatepass"), start + length
+def _since(base: int, time_ms: int) -> int:
+    """A time as the distance from another, which is a small number; 0 stays 0."""
+    return zigzag(time_ms - base) + 1 if time_ms else 0
 
 
-def _unpack_attempt(data: bytes, at: int) -> tuple[Attempt, int]:
-    (
-        number,
-        incarnation,
-        epoch,
-        counter,
-        occupied_at_ms,
-        started_at_ms,
-        ended_at_ms,
-        slot,
-        outcome,
-        stopping,
-        extra_count,
-    ) = _ATTEMPT.unpack_from(data, at)
-    node, at = _read_text(data, at + _ATTEMPT.size)
-    reason, at = _read_text(data, at)
-    extra_slots: tuple[int, ...] = ()
-    if extra_count:
-        size = _LENGTH.size * extra_count
-        extra_slots = tuple([slot for (slot,) in _LENGTH.iter_unpack(data[at : at + size])])
-        at += size
-    attempt = Attempt(
+def _time(base: int, since: int) -> int:
+    return base + unzigzag(since - 1) if since else 0
+
+
+def _unpack_attempt(reader: _Reader) -> Attempt:
+    base = reader.base
+    slot, outcome, stopping, node_bytes, reason_bytes, extra_count = reader.small(6)
+    extra_slots = reader.small(extra_count)
+    number, incarnation, epoch, counter, occupied_at_ms, started_at_ms, ended_at_ms = reader.large(7)
+    return Attempt(
         number,
         # There are few nodes and many attempts: one string for all of them.
-        sys.intern(node),
+        sys.intern(reader.text(node_bytes)),
         slot,
         incarnation,
         FencingToken(epoch, counter),
-        occupied_at_ms,
-        started_at_ms,
-        ended_at_ms,
+        _time(base, occupied_at_ms),
+        _time(base, started_at_ms),
+        _time(base, ended_at_ms),
         _OUTCOMES.get(outcome),
-        reason,
+        reader.text(reason_bytes),
         _STOPS[stopping],
         extra_slots,
     )
-    return attempt, at
+
+
+def _spec_bytes(spec: TaskSpec) -> int:
+    """About how many bytes a spec takes."""
+    size = len(spec.payload) + len(spec.name) + sum(map(len, spec.args))
+    for name, value in spec.env + spec.require:
+        size += len(name) + len(value)
+    return size
+
+
+def _pack_spec(spec: TaskSpec, small: list[int], large: list[int], rest: list[bytes]) -> None:
+    numbers = _spec_numbers(spec)
+    plain = numbers == _DEFAULT_NUMBERS
+    pairs = [part for pair in spec.env + spec.require for part in pair]
+    texts = [text(part) for part in (spec.kind, spec.name, *spec.args, *pairs)]
+    small += (plain, len(spec.args), len(spec.env), len(spec.require), *map(len, texts), len(spec.payload))
+    if not plain:
+        large += numbers
+    rest += texts
+    rest.append(spec.payload)
+
+
+def _unpack_spec(reader: _Reader) -> TaskSpec:
+    plain, args_count, env_count, require_count = reader.small(4)
+    lengths = reader.small(2 + args_count + 2 * (env_count + require_count))
+    (payload_bytes,) = reader.small(1)
+    kind, name, *texts = map(reader.text, lengths)
+    pairs = list(zip(texts[args_count::2], texts[args_count + 1 :: 2], strict=True))
+    numbers = _DEFAULT_NUMBERS if plain else reader.large(len(_DEFAULT_NUMBERS))
+    priority, retries, backoff_first_ms, backoff_max_ms, run_timeout_ms, queue_timeout_ms, delay_ms, slots = (
+        numbers
+    )
+    return TaskSpec(
+        sys.intern(kind),
+        tuple(texts[:args_count]),
+        reader.rest(payload_bytes),
+        tuple(pairs[:env_count]),
+        name,
+        unzigzag(priority),
+        retries,
+        backoff_first_ms,
+        backoff_max_ms,
+        run_timeout_ms,
+        queue_timeout_ms,
+        delay_ms,
+        tuple(pairs[env_count:]),
+        slots,
+    )
+
+
+def _spec_numbers(spec: TaskSpec) -> tuple[int, ...]:
+    return (
+        zigzag(spec.priority),
+        spec.retries,
+        spec.backoff_first_ms,
+        spec.backoff_max_ms,
+        spec.run_timeout_ms,
+        spec.queue_timeout_ms,
+        spec.delay_ms,
+        spec.slots,
+    )
+
+
+_DEFAULT_NUMBERS = _spec_numbers(TaskSpec(""))

@@ -51,9 +51,8 @@ def forget_task(state: State, task: Task) -> None:
 
 
 def _forget_requests(state: State, budget: int) -> None:
-    while budget and state.oldest_request < state.next_request:
-        record = state.requests[state.oldest_request]
-        if record.expires_at_ms >= state.cluster_time_ms:
+    while budget and (oldest := state.requests.oldest) is not None:
+        if oldest.expires_at_ms >= state.cluster_time_ms:
             return
-        state.forget_oldest_request()
+        state.requests.forget_oldest()
         budget -= 1

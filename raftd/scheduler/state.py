@@ -15,14 +15,15 @@ from raftd.scheduler.model import (
     Job,
     MemberRecord,
     Node,
-    RequestRecord,
     Settings,
     Task,
 )
 from raftd.scheduler.packing import PackedTask, TaskTable, as_task
+from raftd.scheduler.request_table import RequestTable
 from raftd.scheduler.table import Table
 
-_DIGEST_BITS = 256
+_BLOB_BUCKETS = 251
+"""A prime, as it should be for buckets; there are fewer blobs than requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class FrozenState:
     nodes: tuple[Node, ...]
     jobs: tuple[dict[int, Job], ...]
     tasks: tuple[dict[int, Task | PackedTask], ...]
-    requests: tuple[dict[int, RequestRecord], ...]
+    requests: tuple[dict[int, bytes], ...]
     blobs: tuple[dict[int, BlobRecord], ...]
     members: tuple[MemberRecord, ...]
     removed_stores: tuple[int, ...]
@@ -72,7 +73,6 @@ class State:
     """
 
     __slots__ = (
-        "_request_numbers",
         "applied_index",
         "blobs",
         "cluster_time_ms",
@@ -82,10 +82,8 @@ class State:
         "kinds",
         "members",
         "next_job_id",
-        "next_request",
         "next_task_id",
         "nodes",
-        "oldest_request",
         "removed_stores",
         "requests",
         "settings",
@@ -103,16 +101,13 @@ class State:
         self.token_counter = 0
         self.next_task_id = 1
         self.next_job_id = 1
-        self.next_request = 1
-        self.oldest_request = 1
         self.kinds: dict[str, None] = {}
         self.nodes: dict[str, Node] = {}
         self.jobs: Table[Job] = Table()
         self.tasks = TaskTable()
-        self.requests: Table[RequestRecord] = Table()
-        self.blobs: Table[BlobRecord] = Table(shift=_DIGEST_BITS - 8)
+        self.requests = RequestTable()
+        self.blobs: Table[BlobRecord] = Table(buckets=_BLOB_BUCKETS)
         self.indexes = Indexes(self.settings.ageing_ms)
-        self._request_numbers: dict[str, int] = {}
 
     @property
     def cluster_id(self) -> int:
@@ -184,25 +179,6 @@ class State:
         self.indexes.relabel(node, None)
         del self.nodes[node.name]
 
-    def request(self, request_id: str) -> RequestRecord | None:
-        """What this request id stands for, or None."""
-        number = self._request_numbers.get(request_id)
-        return None if number is None else self.requests[number]
-
-    def remember_request(self, record: RequestRecord) -> None:
-        """Keep the answer to a request whose id is not known yet."""
-        number = self.next_request
-        self.requests.put(number, record)
-        self._request_numbers[record.request_id] = number
-        self.next_request = number + 1
-
-    def forget_oldest_request(self) -> None:
-        """Drop the oldest record of a request."""
-        record = self.requests[self.oldest_request]
-        self.requests.remove(self.oldest_request)
-        del self._request_numbers[record.request_id]
-        self.oldest_request += 1
-
     def blob(self, digest: str) -> BlobRecord | None:
         """The directory's entry for these bytes, or None."""
         return self.blobs.get(int(digest, 16))
@@ -221,8 +197,8 @@ class State:
                 token=self.token_counter,
                 next_task_id=self.next_task_id,
                 next_job_id=self.next_job_id,
-                next_request=self.next_request,
-                oldest_request=self.oldest_request,
+                next_request=self.requests.next_number,
+                oldest_request=self.requests.oldest_number,
             ),
             settings=self.settings,
             kinds=tuple(self.kinds),
@@ -247,8 +223,6 @@ class State:
         state.token_counter = frozen.counters.token
         state.next_task_id = frozen.counters.next_task_id
         state.next_job_id = frozen.counters.next_job_id
-        state.next_request = frozen.counters.next_request
-        state.oldest_request = frozen.counters.oldest_request
         state.kinds = dict.fromkeys(frozen.kinds)
         for node in frozen.nodes:
             state.put_node(node)
@@ -258,10 +232,9 @@ class State:
         for tasks in frozen.tasks:
             for task_id, task in tasks.items():
                 state.add_task(as_task(task_id, task))
-        for requests in frozen.requests:
-            for number, record in requests.items():
-                state.requests.put(number, record)
-                state._request_numbers[record.request_id] = number
+        state.requests = RequestTable.thaw(
+            frozen.requests, frozen.counters.oldest_request, frozen.counters.next_request
+        )
         for blobs in frozen.blobs:
             for blob in blobs.values():
                 state.put_blob(blob)

@@ -73,7 +73,7 @@ def submit(turn: Turn, command: Submit) -> Reply:
 def request_answer(turn: Turn, command: Submit | SubmitGraph | Retry) -> Accepted | Refused | None:
     """The answer to a request that is known, out of time or has no proper id; None where it is new."""
     state = turn.state
-    known = state.request(command.request_id)
+    known = state.requests.get(command.request_id)
     answer = requests.judge(command, known, turn.now_ms, state.settings)
     if answer is None and not 0 < len(command.request_id) <= requests.MAX_REQUEST_ID_CHARS:
         return Refused("invalid_request", f"a request id has 1 to {requests.MAX_REQUEST_ID_CHARS} characters")
@@ -88,8 +88,8 @@ def remember(
     job_id: int | None = None,
 ) -> Accepted:
     """Keep what the request stands for from now on, and answer it."""
-    expires_at_ms = turn.shared(requests.expires_at_ms(command, turn.now_ms, turn.state.settings))
-    turn.state.remember_request(
+    expires_at_ms = requests.expires_at_ms(command, turn.now_ms, turn.state.settings)
+    turn.state.requests.add(
         RequestRecord(command.request_id, command.digest, first_task_id, count, job_id, expires_at_ms)
     )
     return Accepted(first_task_id, count, job_id)

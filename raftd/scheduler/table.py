@@ -1,9 +1,10 @@
 """A table of immutable records that can be frozen at once, whatever its size.
 
 What may live here: the container. A snapshot must see one moment, but copying a dictionary of 100,000 records stops
-the loop for longer than a heartbeat may wait. So a table is cut into chunks of neighbouring keys; freezing hands out
-the chunks and marks them as shared, and the first write to a shared chunk copies that chunk alone (copy on write).
-Cost: freezing, one reference per chunk of up to 256 records; a write after it, at most one copy of one chunk.
+the loop for longer than a heartbeat may wait. So a table is cut into chunks, of neighbouring keys or, where keys have
+no neighbours, by buckets; freezing hands out the chunks and marks them as shared, and the first write to a shared chunk
+copies that chunk alone (copy on write).
+Cost: freezing, one reference per chunk; a write after it, at most one copy of one chunk: 256 neighbours, or a bucket.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ class Table(Generic[R]):
     """Records by non-negative integer.
 
     Args:
-        shift: keys that are equal but for their lowest ``shift`` bits lie in one chunk.
+        buckets: how many chunks there are at most, for keys that are far apart; 0: neighbouring keys lie in one chunk.
     """
 
-    __slots__ = ("_chunks", "_count", "_shared", "_shift")
+    __slots__ = ("_buckets", "_chunks", "_count", "_shared")
 
-    def __init__(self, shift: int = _NEIGHBOURS_BITS) -> None:
-        self._shift = shift
+    def __init__(self, buckets: int = 0) -> None:
+        self._buckets = buckets
         self._chunks: dict[int, dict[int, R]] = {}
         # Membership only: the order of a set must not decide anything.
         self._shared: set[int] = set()
@@ -36,19 +37,19 @@ class Table(Generic[R]):
         return self._count
 
     def __contains__(self, key: int) -> bool:
-        return key in self._chunks.get(key >> self._shift, ())
+        return key in self._chunks.get(self._number(key), ())
 
     def get(self, key: int) -> R | None:
         """The record, or None."""
-        chunk = self._chunks.get(key >> self._shift)
+        chunk = self._chunks.get(self._number(key))
         return None if chunk is None else chunk.get(key)
 
     def __getitem__(self, key: int) -> R:
-        return self._chunks[key >> self._shift][key]
+        return self._chunks[self._number(key)][key]
 
     def put(self, key: int, record: R) -> None:
         """Add a record, or put it in the place of the old one."""
-        number = key >> self._shift
+        number = self._number(key)
         chunk = self._chunks.get(number)
         if chunk is None:
             chunk = self._chunks[number] = {}
@@ -64,7 +65,7 @@ class Table(Generic[R]):
         Raises:
             KeyError: there is none.
         """
-        number = key >> self._shift
+        number = self._number(key)
         chunk = self._chunks[number]
         if number in self._shared:
             chunk = self._own(number, chunk)
@@ -91,7 +92,7 @@ class Table(Generic[R]):
         """The same with their keys."""
         if not self._chunks:
             return
-        start = first >> self._shift
+        start = first >> _NEIGHBOURS_BITS
         if start in self._chunks:
             numbers: Iterator[int] = iter(range(start, next(reversed(self._chunks)) + 1))
         else:
@@ -105,6 +106,9 @@ class Table(Generic[R]):
         """The records of this moment, as chunks that never change any more: not to be written to."""
         self._shared = set(self._chunks)
         return tuple(self._chunks.values())
+
+    def _number(self, key: int) -> int:
+        return key % self._buckets if self._buckets else key >> _NEIGHBOURS_BITS
 
     def _own(self, number: int, chunk: dict[int, R]) -> dict[int, R]:
         self._shared.discard(number)

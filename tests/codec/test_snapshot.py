@@ -56,7 +56,7 @@ def test_a_state_comes_back_as_it_was() -> None:
     assert state.freeze() == world.state.freeze()
     assert state.genesis == GENESIS
     assert state.settings.max_queue == 12_345
-    assert state.request("request-1") == world.state.request("request-1")
+    assert state.requests.get("request-1") == world.state.requests.get("request-1")
 
 
 def test_an_empty_state_comes_back() -> None:

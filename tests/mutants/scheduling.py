@@ -104,7 +104,7 @@ MUTANTS = (
         (
             Edit(
                 "raftd/scheduler/submission.py",
-                "known = state.request(command.request_id)",
+                "known = state.requests.get(command.request_id)",
                 "known = None",
             ),
         ),

@@ -185,7 +185,7 @@ def test_what_was_never_appended_is_not_called_unknown() -> None:
             with pytest.raises(DeadlinePassed):
                 await leader.node.propose([a_submit("late")], timeout=0)
             await leader.node.read_barrier(timeout=5)
-            assert leader.state.request("late") is None
+            assert leader.state.requests.get("late") is None
 
     run(scenario())
 

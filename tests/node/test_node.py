@@ -145,8 +145,8 @@ def test_an_isolated_leader_steps_down_and_confirms_nothing() -> None:
             await eventually(lambda: not old.node.leads, 20, "the old leader steps down")
             cluster.wire.heal()
             await cluster.agree()
-            assert old.state.request("kept") is not None
-            assert old.state.request("lost") is None
+            assert old.state.requests.get("kept") is not None
+            assert old.state.requests.get("lost") is None
 
     run(scenario())
 

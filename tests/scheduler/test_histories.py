@@ -328,7 +328,8 @@ def _miscount_a_job(state: State) -> None:
 
 
 def _lose_a_request(state: State) -> None:
-    state.requests.remove(1)
+    state.requests.forget_oldest()
+    state.requests.oldest_number -= 1
 
 
 def _change_a_record_behind_the_indexes(state: State) -> None:

@@ -248,8 +248,8 @@ class Client:
             (reply,) = await cast("Life", host).node.propose((command,), timeout=CALL_TIMEOUT_S)
             return reply
 
-        # As the SDK does: ever more slowly. Clients that do not hold back can ask for more than the log carries where it
-        # carries one entry at a time, and then nobody is ever answered.
+        # As the SDK does: ever more slowly. Clients that do not hold back can ask for more than a log carries that
+        # takes one entry at a time, and then nobody is ever answered.
         longest_s = 0.6
         while (reply := await self._ask(work)) is not None:
             if not isinstance(reply, Refused) or not reply.retryable or not patient:

@@ -282,7 +282,7 @@ class Ledger:
             Broken: something is not.
         """
         for request_id, answer in self._acknowledged.items():
-            record = state.request(request_id)
+            record = state.requests.get(request_id)
             if record is None or (record.first_task_id, record.count) != (answer.first_task_id, answer.count):
                 raise Broken(
                     "AckedKept", f"{request_id} was acknowledged as {answer}, the record is {record}"
