@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from itertools import pairwise
 
 from raftd.scheduler.indexes import Indexes
-from raftd.scheduler.model import FencingToken, Health, Node, Standing, Task, TaskState
+from raftd.scheduler.model import FencingToken, Health, Node, RequestRecord, Standing, Task, TaskState
 from raftd.scheduler.packing import as_task
 from raftd.scheduler.state import State
 
@@ -192,13 +192,21 @@ def jobs_count(state: State) -> None:
 
 
 def requests_indexed(state: State) -> None:
-    """RequestsIndexed: the records are numbered without gaps, and each id finds its own."""
-    numbers = [number for number, _ in state.requests.items()]
-    wanted = list(range(state.requests.oldest_number, state.requests.next_number))
-    _require(numbers == wanted, "RequestsIndexed", f"{numbers[:3]}... instead of {wanted[:3]}...")
-    _require(len(state.requests) == len(numbers), "RequestsIndexed", f"{len(state.requests)} records")
-    for record in state.requests.values():
-        _require(state.requests.get(record.request_id) == record, "RequestsIndexed", record.request_id)
+    """RequestsIndexed: those in line are numbered without gaps, those held have tasks, and each id finds its own."""
+    requests = state.requests
+    line: dict[int, RequestRecord] = {}
+    for number, record in requests.items():
+        _require(requests.get(record.request_id) == record, "RequestsIndexed", record.request_id)
+        if number >= requests.oldest_number:
+            line[number] = record
+        elif record.job_id is None:
+            _require(record.first_task_id in state.tasks, "RequestsIndexed", f"{record} is held for nothing")
+        else:
+            _require(record.job_id in state.jobs, "RequestsIndexed", f"{record} is held for nothing")
+    wanted = list(range(requests.oldest_number, requests.next_number))
+    _require(list(line) == wanted, "RequestsIndexed", f"{list(line)[:3]}... instead of {wanted[:3]}...")
+    first = next(iter(line.values()), None)
+    _require(requests.oldest == first, "RequestsIndexed", f"{requests.oldest} is first instead of {first}")
 
 
 def dependencies_unmet(state: State) -> None:

@@ -1,7 +1,8 @@
-"""The table of requests: what each id stands for, found by the id, forgotten in the order in which they came.
+"""The table of requests: what each id stands for, found by the id, in the order in which they came.
 
-What may live here: the packing and the container. There is a record for every request of the last hour, and hardly any
-of them is asked for again, so each is a few bytes (``compact``) under its id as a number (``requests.key_of``).
+What may live here: the packing and the container; when a record is forgotten is a rule of ``retention``. There is one
+for every request of the last hour, and hardly any is asked for again, so each is a few bytes (``compact``) under its id
+as a number (``requests.key_of``).
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ def unpack_request(key: int, data: bytes) -> tuple[int, RequestRecord]:
 class RequestTable:
     """Records of requests, numbered from 1 on in the order in which they come.
 
+    Each is in line until its time is over; then it is dropped, or held for as long as its tasks are known.
+
     Attributes:
-        oldest_number: of the oldest record that is kept, or of the next one where there is none.
+        oldest_number: of the first record in line, or of the next one where there is none.
         next_number: that the next record gets.
     """
 
@@ -57,7 +60,7 @@ class RequestTable:
 
     @property
     def oldest(self) -> RequestRecord | None:
-        """The record that came first of those that are kept, or None."""
+        """The first record in line, or None."""
         if not self._keys:
             return None
         key = self._keys[0]
@@ -71,7 +74,7 @@ class RequestTable:
         self.next_number += 1
 
     def forget_oldest(self) -> None:
-        """Drop the record that came first.
+        """Drop the first record in line.
 
         Raises:
             IndexError: there is none.
@@ -79,9 +82,26 @@ class RequestTable:
         self._table.remove(self._keys.popleft())
         self.oldest_number += 1
 
+    def hold_oldest(self) -> None:
+        """Take the first record out of the line and keep it.
+
+        Raises:
+            IndexError: there is none.
+        """
+        self._keys.popleft()
+        self.oldest_number += 1
+
+    def forget_held(self, request_id: str) -> None:
+        """Drop the record of this id if it is held."""
+        key = key_of(request_id)
+        data = self._table.get(key)
+        if data is not None and _number_of(data) < self.oldest_number:
+            self._table.remove(key)
+
     def items(self) -> Iterator[tuple[int, RequestRecord]]:
         """Every record with its number, in the order in which they came."""
-        return (unpack_request(key, self._table[key]) for key in self._keys)
+        numbered = sorted((_number_of(data), key, data) for key, data in self._table.items())
+        return (unpack_request(key, data) for _, key, data in numbered)
 
     def values(self) -> Iterator[RequestRecord]:
         """Every record, in that order."""
@@ -99,6 +119,12 @@ class RequestTable:
         for chunk in chunks:
             for key, data in chunk.items():
                 table._table.put(key, data)
-                ordered.append((unpack(data)[2][0], key))
+                number = _number_of(data)
+                if number >= oldest_number:
+                    ordered.append((number, key))
         table._keys.extend(key for _, key in sorted(ordered))
         return table
+
+
+def _number_of(data: bytes) -> int:
+    return unpack(data)[2][0]

@@ -5,7 +5,8 @@ request is new, known, in conflict or too old. The records themselves are in ``r
 
 An id made by the SDK is twelve hex digits of Unix milliseconds, a hyphen, and random letters. When it is older than
 ids are remembered it is refused, for nobody can know any more whether it ran. An id that carries no time is remembered
-for the retention and is new again after it. A record outlives the last moment at which its id could be accepted.
+for the retention and for as long as any of its tasks is known, and is new again after that. A record outlives the last
+moment at which its id could be accepted.
 """
 
 from __future__ import annotations

@@ -125,6 +125,19 @@ MUTANTS = (
         tests=SUBMISSION_TESTS,
     ),
     Mutant(
+        "forget the request id of a task that is still known",
+        "an id is no new one while people see what it made",
+        (
+            Edit(
+                "raftd/scheduler/retention.py",
+                "        if _must_be_held(state, oldest):\n",
+                "        if False:\n",
+            ),
+        ),
+        checks=WHERE,
+        tests=SUBMISSION_TESTS,
+    ),
+    Mutant(
         "take another request under a known id",
         "two requests under one id are told apart",
         (Edit(REQUESTS, "        if known.digest != command.digest:\n", "        if False:\n"),),

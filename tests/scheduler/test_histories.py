@@ -186,7 +186,7 @@ def test_histories_reach_every_state_and_every_kind_of_reply() -> None:
 
 def test_histories_reach_every_turn_that_a_reservation_can_take() -> None:
     seen = set[str]()
-    for seed in range(100):
+    for seed in range(200):
         machine, historian = founded(), Historian(seed)
         state = machine.state
         for index in range(2, 100):

@@ -25,34 +25,46 @@ def test_an_id_is_its_key_and_no_other(one: str, other: str) -> None:
     assert (key_of(one) == key_of(other)) == (one == other)
 
 
-@given(
-    st.lists(records, max_size=20, unique_by=lambda record: record.request_id),
-    st.lists(st.booleans(), max_size=60),
-)
-def test_a_table_is_a_queue_that_finds_by_id(made: list[RequestRecord], adding: list[bool]) -> None:
-    table, plain, coming = RequestTable(), list[RequestRecord](), iter(made)
+moves = st.lists(st.sampled_from(("add", "add", "forget", "hold", "drop")), max_size=60)
+
+
+@given(st.lists(records, max_size=20, unique_by=lambda record: record.request_id), moves)
+def test_a_table_is_a_line_and_what_is_held_and_finds_by_id(
+    made: list[RequestRecord], moves: list[str]
+) -> None:
+    table, coming = RequestTable(), iter(made)
+    line, held = dict[int, RequestRecord](), dict[int, RequestRecord]()
     frozen = []
-    for add in adding:
-        record = next(coming, None) if add else None
-        if record is not None:
+    for move in moves:
+        if move == "add" and (record := next(coming, None)) is not None:
+            line[table.next_number] = record
             table.add(record)
-            plain.append(record)
-        elif plain:
+        elif move == "forget" and line:
             table.forget_oldest()
-            del plain[0]
-        frozen.append((table.freeze(), list(plain), table.oldest_number, table.next_number))
-        assert list(table.values()) == plain
-        assert table.oldest == (plain[0] if plain else None)
-        assert len(table) == len(plain)
-        assert [table.get(one.request_id) for one in made] == [one if one in plain else None for one in made]
-        assert table.next_number - table.oldest_number == len(plain)
-    for chunks, then, oldest_number, next_number in frozen:
-        numbered = sorted(unpack_request(key, data) for chunk in chunks for key, data in chunk.items())
-        assert [record for _, record in numbered] == then
-        assert [number for number, _ in numbered] == list(range(oldest_number, next_number))
+            del line[min(line)]
+        elif move == "hold" and line:
+            table.hold_oldest()
+            number = min(line)
+            held[number] = line.pop(number)
+        elif move == "drop":
+            for one in made[::2]:
+                table.forget_held(one.request_id)
+            held = {number: one for number, one in held.items() if one not in made[::2]}
+        kept = dict(sorted((held | line).items()))
+        frozen.append((table.freeze(), kept, line.copy(), table.oldest_number, table.next_number))
+        assert dict(table.items()) == kept
+        assert list(table.values()) == list(kept.values())
+        assert table.oldest == next(iter(line.values()), None)
+        assert len(table) == len(kept)
+        known = kept.values()
+        assert [table.get(one.request_id) for one in made] == [one if one in known else None for one in made]
+        assert list(line) == list(range(table.oldest_number, table.next_number))
+    for chunks, then, line_then, oldest_number, next_number in frozen:
+        numbered = dict(unpack_request(key, data) for chunk in chunks for key, data in chunk.items())
+        assert numbered == then
         again = RequestTable.thaw(reversed(chunks), oldest_number, next_number)
-        assert list(again.items()) == numbered
-        assert again.oldest == (then[0] if then else None)
+        assert list(again.items()) == list(then.items())
+        assert again.oldest == next(iter(line_then.values()), None)
 
 
 def test_there_is_no_oldest_of_none() -> None:

@@ -76,7 +76,7 @@ def test_request_ids_are_kept_longer_than_their_tasks() -> None:
     world.later(1_001)
     world.apply()
     assert kept(world) == []
-    assert world.state.requests.get("a") is not None
+    assert world.state.requests.get("a") is not None  # it has no task any more, and its time is not over
     world.later(4_000)
     world.apply()
     assert world.state.requests.get("a") is None

@@ -2,11 +2,13 @@
 
 import pytest
 
-from raftd.scheduler.commands import Submit
+from raftd.scheduler import invariants
+from raftd.scheduler.commands import Purge, Submit
 from raftd.scheduler.effects import JobChanged, TaskChange, TaskChanged
 from raftd.scheduler.model import ArraySpec, Settings, TaskSpec, TaskState
 from raftd.scheduler.replies import Accepted, Refused
 from raftd.scheduler.requests import created_ms, request_digest
+from raftd.scheduler.state import State
 from tests.scheduler.world import START_MS, World, submission
 
 
@@ -85,13 +87,62 @@ def test_an_id_made_by_a_clock_that_is_ahead_is_remembered_for_as_long_as_it_cou
     assert world.refused(submission(f"{world.now_ms + 1_001:012x}-k4", TaskSpec("noop"))) == "invalid_request"
 
 
-def test_an_id_without_a_time_is_new_again_after_the_retention() -> None:
-    world = World(["n1"], settings=Settings(request_retention_ms=1_000))
+def test_an_id_without_a_time_is_new_again_after_the_retention_and_its_task() -> None:
+    world = World(["n1"], settings=Settings(request_retention_ms=1_000, tasks_kept_ms=5_000))
     submit = submission("nightly", TaskSpec("noop"))
     world.accept(submit)
+    world.later(20_000)
+    world.apply()
+    assert world.accept(submit) == Accepted(1, 1, duplicate=True)
+    world.run(1)
+    world.later(4_000)
+    world.apply()
+    assert world.refused(submission("nightly", TaskSpec("noop", priority=1))) == "request_id_conflict"
     world.later(1_001)
     world.apply()
     assert world.accept(submit) == Accepted(2, 1)
+
+
+def test_the_id_of_an_array_is_held_until_the_last_of_its_tasks_is_gone() -> None:
+    world = World(["n1"], settings=Settings(request_retention_ms=1_000, tasks_kept_ms=5_000))
+    submit = submission("nightly", TaskSpec("noop"), ArraySpec(0, 1))
+    world.accept(submit)
+    world.run(1)
+    world.later(5_001)
+    world.apply()
+    assert world.state.tasks.get(1) is None
+    assert world.accept(submit).duplicate
+    world.run(2)
+    world.later(5_001)
+    world.apply()
+    assert world.state.jobs.get(1) is None
+    assert not world.accept(submit).duplicate
+
+
+def test_an_id_that_is_held_is_in_a_snapshot() -> None:
+    world = World(["n1"], settings=Settings(request_retention_ms=1_000))
+    submit = submission("nightly", TaskSpec("noop"))
+    world.accept(submit)
+    world.accept(submission("another", TaskSpec("noop")))
+    world.run(2)
+    world.later(1_001)
+    world.apply()
+    world.accept(submission("young", TaskSpec("noop")))
+    again = State.thaw(world.state.freeze())
+    invariants.check(again)
+    assert list(again.requests.items()) == list(world.state.requests.items())
+    assert invariants.state_hash(again) == invariants.state_hash(world.state)
+    assert again.requests.oldest == world.state.requests.get("young")
+
+
+def test_a_purged_task_takes_the_id_that_was_held_for_it_with_it() -> None:
+    world = World(["n1"], settings=Settings(request_retention_ms=1_000))
+    submit = submission("nightly", TaskSpec("noop"))
+    world.accept(submit)
+    world.run(1)
+    world.later(1_001)
+    world.apply(Purge((1,)))
+    assert len(world.state.requests) == 0
 
 
 def test_an_array_is_one_job_with_contiguous_ids_and_is_accepted_whole() -> None:
