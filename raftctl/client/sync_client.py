@@ -41,7 +41,7 @@ class Client(Caller, SyncOperatorCalls):
     ) -> None:
         """See `AsyncClient`."""
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="raftctl-client", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="raftctl-client", daemon=True)
         self._thread.start()
 
         async def connect() -> AsyncClient:
@@ -70,7 +70,11 @@ class Client(Caller, SyncOperatorCalls):
         self._calls.join()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.close()
+
+    def _serve(self) -> None:
+        # The runner cancels what still runs on the loop at its end: gRPC leaves a task of its own behind some calls.
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.get_loop().run_forever()
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
