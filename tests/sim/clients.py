@@ -248,8 +248,6 @@ class Client:
             (reply,) = await cast("Life", host).node.propose((command,), timeout=CALL_TIMEOUT_S)
             return reply
 
-        # As the SDK does: ever more slowly. Clients that do not hold back can ask for more than a log carries that
-        # takes one entry at a time, and then nobody is ever answered.
         longest_s = 0.6
         while (reply := await self._ask(work)) is not None:
             if not isinstance(reply, Refused) or not reply.retryable or not patient:
@@ -259,7 +257,9 @@ class Client:
         return None
 
     async def _ask(self, work: Callable[[Host], Awaitable[T]], tries: int = 1_000_000) -> T | None:
-        world = self._world
+        # As the SDK does: ever more slowly. Clients that do not hold back can ask for more than a log carries that
+        # takes one entry at a time, and then nobody is ever answered.
+        world, longest_s = self._world, 0.3
         for _ in range(tries):
             if world.over:
                 return None
@@ -275,7 +275,8 @@ class Client:
             except RaftdError as error:
                 world.trace.say(f"c{self._number} hears {error.code}")
             self._target = self._random.choice(world.store_ids)
-            await sleep(0.05 + self._random.random() * 0.3)
+            await sleep(0.05 + self._random.random() * longest_s)
+            longest_s = min(2 * longest_s, LONGEST_PAUSE_S)
         return None
 
     def _follow(self, _error: RaftdError) -> None:
