@@ -26,6 +26,7 @@ from raftd.transport.caller import ERROR_KEY, LEADER_KEY, TRY_KEY, CallFailed, c
 
 log = logging.getLogger(__name__)
 
+_MISUSE = (grpc.aio.UsageError, grpc.aio.InternalError)
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -122,7 +123,9 @@ def served(handler: Handler) -> Handler:
 
 
 async def _end(context: Context, error: Exception) -> Never:
-    if isinstance(error, grpc.aio.AbortError):
+    if isinstance(error, grpc.aio.BaseError) and not isinstance(error, _MISUSE):
+        # It has ended already: by its handler, or because the server has stopped meanwhile, for which gRPC has an error
+        # of its own.
         raise error
     if isinstance(error, grpc.aio.AioRpcError):
         error = call_failed(error)

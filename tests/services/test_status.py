@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # the stubs leave it out
 
 from raftd import errors
 from raftd.pb import scheduler_pb2 as pb
@@ -125,6 +128,31 @@ def test_a_bug_is_logged_here_and_not_told(tmp_path: Path, caplog: pytest.LogCap
             assert not trailing
         assert "a secret" in caplog.text
         assert "Traceback" in caplog.text
+
+    run(scenario())
+
+
+def test_that_the_server_has_stopped_is_no_bug(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It ends the streams of the other nodes, whatever they are waiting for."""
+
+    stopped: Exception = cygrpc._ServerStoppedError("Server already stopped.")
+
+    async def scenario() -> None:
+        host, met = make_host(tmp_path), asyncio.Event()
+
+        def meet() -> Exception:
+            met.set()
+            return stopped
+
+        host.node.follow(1, leads=True)
+        host.scheduler.fail = meet
+        async with channel_to(host.address) as channel:
+            async with serving(host):
+                call = asyncio.ensure_future(SchedulerStub(channel).Submit(pb.SubmitRequest()))
+                await met.wait()
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
     run(scenario())
 
