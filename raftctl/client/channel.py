@@ -37,7 +37,8 @@ LONGEST_PAUSE_S = 0.5
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # In spite of its name the timeout of an attempt to connect, and no pause: a busy or distant node needs its time.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 500),
     (
         "grpc.keepalive_time_ms",

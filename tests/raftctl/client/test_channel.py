@@ -40,6 +40,33 @@ def test_a_hint_leads_to_the_leader_and_is_remembered(cluster: FakeCluster) -> N
     with_client(cluster, use)
 
 
+def test_a_node_that_is_slow_to_let_a_client_in_is_reached_at_the_first_try(cluster: FakeCluster) -> None:
+    host, _, port = cluster.nodes["n1"].address.rpartition(":")
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hold_s: float) -> None:
+        """Passes on what comes, the first of it late."""
+        held = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(hold_s, held.set_result, None)
+        try:
+            while data := await reader.read(65_536):
+                await held
+                writer.write(data)
+        finally:
+            writer.close()
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner, outer = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(carry(reader, outer, 0.0), carry(inner, writer, 0.3), return_exceptions=True)
+
+    async def use() -> None:
+        async with await asyncio.start_server(meet, "127.0.0.1", 0) as slow:
+            address = f"127.0.0.1:{slow.sockets[0].getsockname()[1]}"
+            async with AsyncClient(Endpoints((("n1", address),), cluster.token)) as client:
+                assert (await client.node_info("n1", timeout_s=20.0)).name == "n1"
+
+    asyncio.run(use())
+
+
 def test_a_leader_that_was_not_known_is_asked_who_else_there_is(cluster: FakeCluster) -> None:
     """The cluster has grown and moved on since this client was made; soon nobody is left of those it knew."""
     cluster.nodes["n2"].failures["Submit"] = [Failure("not_leader")]

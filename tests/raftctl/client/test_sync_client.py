@@ -11,8 +11,11 @@ def test_nothing_is_left_on_its_loop_when_it_is_closed() -> None:
     client = Client(Endpoints((("", "127.0.0.1:1"),)))
     left: list[asyncio.Task[None]] = []
 
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
     async def leave() -> None:
-        left.append(asyncio.create_task(asyncio.sleep(3_600)))
+        left.append(asyncio.create_task(forever()))
 
     client._run(leave())
     client.close()
