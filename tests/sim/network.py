@@ -208,8 +208,18 @@ class Network:
 
     # Calls of clients.
 
-    async def call(self, store_id: int, work: Callable[[Host], Awaitable[T]], timeout_s: float) -> T:
+    async def call(
+        self,
+        store_id: int,
+        work: Callable[[Host], Awaitable[T]],
+        timeout_s: float,
+        *,
+        breaks_after_s: float | None = None,
+    ) -> T:
         """Ask a node something.
+
+        Args:
+            breaks_after_s: when a lost answer is noticed, for the connection breaks by it; None: never.
 
         Raises:
             Unavailable: the node was not reached; nothing has happened.
@@ -220,7 +230,7 @@ class Network:
         host = self.hosts.get(store_id)
         if host is None:
             raise Unavailable("nobody listens there")
-        call = _Call(self, host)
+        call = _Call(self, host, breaks_after_s)
         self.calls[call] = None
         answer: asyncio.Future[T] = self.loop.create_future()
 
@@ -254,7 +264,8 @@ class Network:
         if self.drops(sender.store_id, store_id):
             await sleep(BROKEN_S)
             raise Unavailable("the network between them is cut")
-        result = await self.call(store_id, work, BETWEEN_S)
+        # Over TCP an answer is not lost by itself.
+        result = await self.call(store_id, work, BETWEEN_S, breaks_after_s=BROKEN_S)
         if self.drops(store_id, sender.store_id):
             await sleep(BROKEN_S)
             raise Unavailable("the network between them is cut")
@@ -289,14 +300,19 @@ class Network:
 
 
 class _Call:
-    def __init__(self, network: Network, host: Host) -> None:
+    def __init__(self, network: Network, host: Host, breaks_after_s: float | None) -> None:
         self._network = network
+        self._breaks_after_s = breaks_after_s
         self.host = host
         self.on_broken: Callable[[], None] = lambda: None
 
     def answer(self, tell: Callable[[], None]) -> None:
-        if not self.host.process.fenced and not self._network.loses_answer():
+        if self.host.process.fenced:
+            return
+        if not self._network.loses_answer():
             self._network.loop.call_later(self._network.delay_s(), tell, context=NOBODY)
+        elif self._breaks_after_s is not None:
+            self.broken(self._breaks_after_s)
 
     def broken(self, after_s: float) -> None:
         self._network.loop.call_later(after_s, self.on_broken, context=NOBODY)
