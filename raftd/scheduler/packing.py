@@ -24,7 +24,7 @@ from raftd.scheduler.model import (
     TaskSpec,
     TaskState,
 )
-from raftd.scheduler.requests import id_of, key_of
+from raftd.scheduler.requests import id_of, key_of, spec_numbers
 from raftd.scheduler.table import Table
 
 _PACKED_SPEC_BYTES = 1_024
@@ -277,13 +277,13 @@ def _spec_bytes(spec: TaskSpec) -> int:
 
 
 def _pack_spec(spec: TaskSpec, small: list[int], large: list[int], rest: list[bytes]) -> None:
-    numbers = _spec_numbers(spec)
+    numbers = spec_numbers(spec)
     plain = numbers == _DEFAULT_NUMBERS
     pairs = [part for pair in spec.env + spec.require for part in pair]
     texts = [text(part) for part in (spec.kind, spec.name, *spec.args, *pairs)]
     small += (plain, len(spec.args), len(spec.env), len(spec.require), *map(len, texts), len(spec.payload))
     if not plain:
-        large += numbers
+        large += (zigzag(numbers[0]), *numbers[1:])
     rest += texts
     rest.append(spec.payload)
 
@@ -294,7 +294,10 @@ def _unpack_spec(reader: _Reader) -> TaskSpec:
     (payload_bytes,) = reader.small(1)
     kind, name, *texts = map(reader.text, lengths)
     pairs = list(zip(texts[args_count::2], texts[args_count + 1 :: 2], strict=True))
-    numbers = _DEFAULT_NUMBERS if plain else reader.large(len(_DEFAULT_NUMBERS))
+    numbers = _DEFAULT_NUMBERS
+    if not plain:
+        priority, *others = reader.large(len(_DEFAULT_NUMBERS))
+        numbers = (unzigzag(priority), *others)
     priority, retries, backoff_first_ms, backoff_max_ms, run_timeout_ms, queue_timeout_ms, delay_ms, slots = (
         numbers
     )
@@ -304,7 +307,7 @@ def _unpack_spec(reader: _Reader) -> TaskSpec:
         reader.rest(payload_bytes),
         tuple(pairs[:env_count]),
         name,
-        unzigzag(priority),
+        priority,
         retries,
         backoff_first_ms,
         backoff_max_ms,
@@ -316,17 +319,4 @@ def _unpack_spec(reader: _Reader) -> TaskSpec:
     )
 
 
-def _spec_numbers(spec: TaskSpec) -> tuple[int, ...]:
-    return (
-        zigzag(spec.priority),
-        spec.retries,
-        spec.backoff_first_ms,
-        spec.backoff_max_ms,
-        spec.run_timeout_ms,
-        spec.queue_timeout_ms,
-        spec.delay_ms,
-        spec.slots,
-    )
-
-
-_DEFAULT_NUMBERS = _spec_numbers(TaskSpec(""))
+_DEFAULT_NUMBERS = spec_numbers(TaskSpec(""))

@@ -78,25 +78,30 @@ def retry_digest(task_id: int) -> bytes:
     return _digest(["retry", str(task_id)])
 
 
+def spec_numbers(spec: TaskSpec) -> tuple[int, ...]:
+    """Every number in a spec: the priority, which may be negative, and then those that may not.
+
+    The order never changes, for the digests of requests are made of it.
+    """
+    return (
+        spec.priority,
+        spec.retries,
+        spec.backoff_first_ms,
+        spec.backoff_max_ms,
+        spec.run_timeout_ms,
+        spec.queue_timeout_ms,
+        spec.delay_ms,
+        spec.slots,
+    )
+
+
 def _spec_parts(spec: TaskSpec) -> Iterator[str | bytes]:
     yield from (spec.kind, spec.name, str(len(spec.args)), *spec.args)
     for pairs in (spec.env, spec.require):
         yield str(len(pairs))
         for pair in pairs:
             yield from pair
-    yield from map(
-        str,
-        (
-            spec.priority,
-            spec.retries,
-            spec.backoff_first_ms,
-            spec.backoff_max_ms,
-            spec.run_timeout_ms,
-            spec.queue_timeout_ms,
-            spec.delay_ms,
-            spec.slots,
-        ),
-    )
+    yield from map(str, spec_numbers(spec))
     yield spec.payload
 
 
