@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from raftd.raft import types as raft
+from raftd.raft.progress import ProgressState
 from raftd.raft.raw_node import RawNode
 
 log = logging.getLogger(__name__)
@@ -34,10 +35,14 @@ class Handover:
     def heir(self) -> raft.NodeId:
         """The voter that lives and has most of this leader's log; 0 for nobody."""
         status = self._raw.status()
-        rows = [
+        voters = [
             row
             for row in status.progress
-            if row.node != status.id and row.recent_active and row.node in status.configuration.voters
+            if row.node != status.id and row.node in status.configuration.voters
+        ]
+        # The core has just begun to count anew who is heard where that is nobody: else it would have stepped down.
+        rows = [row for row in voters if row.recent_active] or [
+            row for row in voters if row.state == ProgressState.REPLICATE.value
         ]
         return max(rows, key=lambda row: row.match_index).node if rows else raft.NO_NODE
 
