@@ -1,4 +1,4 @@
-"""Which Readys are with the storage, and which term and vote are known to survive a crash."""
+"""Which Readys are with the storage, and which term, vote and commit are known to survive a crash."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ class _Write:
 class Durability:
     """Storage is one FIFO: a completion attests everything before it. Only Readys that need a sync are kept here."""
 
-    __slots__ = ("_outstanding", "term", "vote")
+    __slots__ = ("_outstanding", "commit", "term", "vote")
 
     def __init__(self, hard_state: HardState) -> None:
         self.term = hard_state.term
         self.vote: NodeId = hard_state.vote
+        self.commit = hard_state.commit
         self._outstanding: deque[_Write] = deque()
 
     def __len__(self) -> int:
@@ -39,6 +40,7 @@ class Durability:
             hard_state = self._outstanding.popleft().hard_state
             if hard_state is not None:
                 self.term, self.vote = hard_state.term, hard_state.vote
+                self.commit = hard_state.commit
 
     def oldest_tick(self) -> int | None:
         """When the oldest Ready that is not durable was handed out; None if there is none."""

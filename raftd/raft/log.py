@@ -171,17 +171,32 @@ class Log:
             self.handed_out = max(self.handed_out, snapshot.index)
         return snapshot
 
-    def has_committed(self) -> bool:
+    def has_committed(self, durable_commit: int) -> bool:
         """Whether :meth:`take_committed` would give anything."""
-        return self.unstable.snapshot is None and self.handed_out < min(self.commit, self.durable_index)
+        following = self.handed_out + 1
+        if self.unstable.snapshot is not None or following > min(self.commit, self.durable_index):
+            return False
+        return following <= durable_commit or not _is_change(self.slice(following, following + 1, 0)[0][0])
 
-    def take_committed(self, max_bytes: int) -> tuple[Entry, ...]:
-        """The next entries to apply: committed, and durable here, so that no applied state outruns the disk."""
-        if not self.has_committed():
+    def take_committed(self, max_bytes: int, durable_commit: int) -> tuple[Entry, ...]:
+        """The next entries to apply: committed, and durable here, so that no applied state outruns the disk.
+
+        A CONF_CHANGE only when it is durable that it is committed. Who has applied one says so, and whoever leaves by
+        it may be switched off then; a node that came back from a crash and did not know would ask for their votes.
+        """
+        if not self.has_committed(durable_commit):
             return ()
         entries, _ = self.slice(self.handed_out + 1, min(self.commit, self.durable_index) + 1, max_bytes)
+        for place, entry in enumerate(entries):
+            if entry.index > durable_commit and _is_change(entry):
+                entries = entries[:place]
+                break
         self.handed_out += len(entries)
         return entries
+
+    def commits_change(self, after: int) -> bool:
+        """Whether a CONF_CHANGE behind that index is committed."""
+        return any(map(_is_change, self._scan(max(after + 1, self.first_index), self.commit + 1)))
 
     def applied_to(self, index: int) -> None:
         """The host has applied up to the index."""
@@ -218,6 +233,10 @@ class Log:
 
 
 _SCAN_BYTES = 1024 * 1024
+
+
+def _is_change(entry: Entry) -> bool:
+    return entry.type is EntryType.CONF_CHANGE
 
 
 def _cut(

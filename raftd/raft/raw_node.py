@@ -164,7 +164,7 @@ class RawNode:
             state.messages
             or state.held
             or state.log.unstable.has_untaken()
-            or state.log.has_committed()
+            or state.log.has_committed(state.durability.commit)
             or state.reads.confirmed
             or state.reads.dropped
             or self._hard_state_changed()
@@ -186,9 +186,12 @@ class RawNode:
             hard_state = self._hard_state = state.hard_state()
         snapshot = state.log.unstable.take_snapshot(self._number)
         entries = state.log.unstable.take(self._number)
-        # A commit that is lost in a crash is learned again from any leader: alone it is worth no fsync.
+        # A commit that is lost in a crash is learned again from any leader: alone it is worth no fsync. That of a
+        # CONF_CHANGE may be lost with all who knew of it, and it is handed out only when it is durable.
         promised = (before.term, before.vote) != (state.term, state.vote)
-        must_sync = bool(entries) or promised or snapshot is not None
+        must_sync = (
+            bool(entries) or promised or snapshot is not None or state.log.commits_change(before.commit)
+        )
         if must_sync:
             state.durability.begin(self._number, state.ticks, hard_state, bool(entries))
         messages, held = state.messages, state.held
@@ -203,7 +206,9 @@ class RawNode:
             must_sync=must_sync,
             messages=tuple(messages),
             messages_after_persist=tuple(held),
-            committed_entries=state.log.take_committed(state.config.max_committed_bytes_per_ready),
+            committed_entries=state.log.take_committed(
+                state.config.max_committed_bytes_per_ready, state.durability.commit
+            ),
             read_states=tuple(reads.confirmed),
             reads_dropped=tuple(reads.dropped),
             snapshot=snapshot,

@@ -5,7 +5,8 @@ The order of effects is stated here once and obeyed by one loop:
 1. ``messages`` may leave at once, in parallel with the write.
 2. Hand ``snapshot``, then ``entries``, then ``hard_state``, to the storage thread (one FIFO; in one Ready the entries
    are written before the hard state, so that a torn tail never leaves a commit above the log). ``must_sync`` says
-   whether it needs an fsync; a changed commit alone does not, but it is durable when any later Ready is.
+   whether it needs an fsync; a changed commit alone does not, but it is durable when any later Ready is. That of a
+   CONF_CHANGE does: only when it is durable is the entry handed out.
 3. When the storage has done this Ready *and all before it*, in this order: have the ``LogReader`` begin behind
    ``snapshot`` and make ``entries`` visible through it, send ``messages_after_persist``, call
    ``RawNode.persisted(number)``, and then, if there is a ``snapshot``, replace the applied state by it and call

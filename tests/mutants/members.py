@@ -48,6 +48,16 @@ MUTANTS = (
         tests=RECONFIGURATION_TESTS,
     ),
     Mutant(
+        "apply a change before its commit is durable",
+        "who applies a change knows of it after a crash too, for those that left by it may be switched off",
+        (
+            Edit(LOG, "return following <= durable_commit or not", "return True or not"),
+            Edit(LOG, "if entry.index > durable_commit and _is_change", "if False and _is_change"),
+        ),
+        checks=(TESTS,),
+        tests=RECONFIGURATION_TESTS,
+    ),
+    Mutant(
         "campaign with an unapplied change",
         "nobody stands by a configuration that is committed to be another",
         (Edit(ELECTION, "        and not state.log.has_unapplied_configuration()\n    )", "    )"),),

@@ -165,8 +165,8 @@ MUTANTS = (
         (
             Edit(
                 LOG,
-                "self.handed_out < min(self.commit, self.durable_index)",
-                "self.handed_out < self.commit",
+                "following > min(self.commit, self.durable_index)",
+                "following > self.commit",
             ),
             Edit(LOG, "min(self.commit, self.durable_index) + 1, max_bytes", "self.commit + 1, max_bytes"),
         ),
@@ -177,8 +177,8 @@ MUTANTS = (
         (
             Edit(
                 LOG,
-                "self.handed_out < min(self.commit, self.durable_index)",
-                "self.handed_out < self.durable_index",
+                "following > min(self.commit, self.durable_index)",
+                "following > self.durable_index",
             ),
             Edit(
                 LOG,

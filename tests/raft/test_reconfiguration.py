@@ -444,3 +444,35 @@ def test_who_hears_the_leader_votes_for_no_removed_node() -> None:
     cluster.change(1, "-3")
     assert cluster[2].step(RequestVote(3, 2, 9, 1, 1)) == []
     assert cluster[2].term == 1
+
+
+def test_who_is_left_of_two_needs_nobody_when_the_power_was_lost() -> None:
+    """The other may be switched off as soon as the removal is applied; that it is committed must be durable by then."""
+    cluster = Cluster(2).elect(1)
+    cluster.change(1, "-2")
+    assert cluster[1].configuration == Configuration((1,))
+    cluster.crash(1, 2)
+    cluster.restart(1)
+    cluster.tick(20, only=(1,))
+    assert cluster.leaders() == [1]
+    assert cluster[1].configuration == Configuration((1,))
+
+
+def test_a_change_is_handed_out_when_its_commit_is_durable_and_what_is_before_it_at_once() -> None:
+    peer = Cluster(1).elect(1)[1]
+    peer.write_through = False
+    peer.raw.propose(b"before")
+    peer.change("~2")
+    peer.work()
+    peer.persist()  # the entries: committed now
+    ready = peer.take_ready()
+    assert [entry.data for entry in ready.committed_entries] == [b"before"]
+    assert (ready.must_sync, ready.hard_state is not None) == (True, True)
+    assert not peer.raw.has_ready()
+    peer.persist()
+    assert [entry.type for entry in peer.take_ready().committed_entries] == [EntryType.CONF_CHANGE]
+    assert peer.configuration == Configuration((1,), (2,))
+    peer.raw.propose(b"after")
+    peer.work()
+    peer.persist()
+    assert not peer.take_ready().must_sync, "a commit alone is worth no sync"
