@@ -120,11 +120,23 @@ def _send_heartbeat(state: RaftState, node: NodeId, progress: Progress) -> None:
             prev_log_index=prev,
             prev_log_term=prev_term,
             entries=(),
-            leader_commit=min(prev, log.commit),
+            leader_commit=min(prev, told_commit(state)),
             round=state.round,
             heartbeat=True,
         )
     )
+
+
+def told_commit(state: RaftState) -> int:
+    """How far the followers may hear that it is committed: a change no sooner than this disk has that it is.
+
+    Else they would have applied it before this leader may. One that is removed would then be refused by those whom it
+    still has something to say: which of them is to lead.
+    """
+    durable = state.durability.commit
+    if state.pending_change <= durable:
+        return state.log.commit
+    return state.log.commit_before_change(durable)
 
 
 def flush(state: RaftState) -> None:
@@ -173,7 +185,7 @@ def _replicate(state: RaftState, node: NodeId, progress: Progress, cut: dict[int
     while progress.next_index <= last and not progress.inflights.is_full():
         if not _send_append(state, node, progress, cut):
             return
-    if progress.next_index > last and progress.sent_commit < state.log.commit:
+    if progress.next_index > last and progress.sent_commit < told_commit(state):
         _send_append(state, node, progress, cut)
 
 
@@ -192,6 +204,7 @@ def _send_append(state: RaftState, node: NodeId, progress: Progress, cut: dict[i
         if first not in cut:
             cut[first] = log.slice(first, log.last_index + 1, state.config.max_message_bytes)
         entries, size = cut[first]
+    commit = told_commit(state)
     state.send(
         AppendEntries(
             sender=state.id,
@@ -200,12 +213,12 @@ def _send_append(state: RaftState, node: NodeId, progress: Progress, cut: dict[i
             prev_log_index=first - 1,
             prev_log_term=prev_term,
             entries=entries,
-            leader_commit=log.commit,
+            leader_commit=commit,
             round=state.round,
         )
     )
     last_sent = first - 1 + len(entries)
-    progress.sent_commit = max(progress.sent_commit, min(log.commit, last_sent))
+    progress.sent_commit = max(progress.sent_commit, min(commit, last_sent))
     if not streaming:
         progress.probe_sent = True
     elif entries:
@@ -283,6 +296,8 @@ def own_writes_durable(state: RaftState) -> None:
     own = state.tracker.progress.get(state.id)
     if own is not None and own.acknowledge(state.log.durable_index):
         maybe_commit(state)
+    # That a change is committed may be durable now: followers have not heard of it yet.
+    state.flush_wanted = True
 
 
 def maybe_commit(state: RaftState) -> None:

@@ -194,9 +194,10 @@ class Log:
         self.handed_out += len(entries)
         return entries
 
-    def commits_change(self, after: int) -> bool:
-        """Whether a CONF_CHANGE behind that index is committed."""
-        return any(map(_is_change, self._scan(max(after + 1, self.first_index), self.commit + 1)))
+    def commit_before_change(self, after: int) -> int:
+        """How far it is committed before the first CONF_CHANGE behind that index; all of it if there is none."""
+        committed = self._scan(max(after + 1, self.first_index), self.commit + 1)
+        return next((entry.index - 1 for entry in committed if _is_change(entry)), self.commit)
 
     def applied_to(self, index: int) -> None:
         """The host has applied up to the index."""

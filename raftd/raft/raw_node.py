@@ -190,7 +190,10 @@ class RawNode:
         # CONF_CHANGE may be lost with all who knew of it, and it is handed out only when it is durable.
         promised = (before.term, before.vote) != (state.term, state.vote)
         must_sync = (
-            bool(entries) or promised or snapshot is not None or state.log.commits_change(before.commit)
+            bool(entries)
+            or promised
+            or snapshot is not None
+            or state.log.commit_before_change(before.commit) < state.log.commit
         )
         if must_sync:
             state.durability.begin(self._number, state.ticks, hard_state, bool(entries))

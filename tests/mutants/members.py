@@ -58,6 +58,13 @@ MUTANTS = (
         tests=RECONFIGURATION_TESTS,
     ),
     Mutant(
+        "tell of a change before its commit is durable",
+        "a leader is gone from its own configuration no later than from its followers'",
+        (Edit(LEADER, "if state.pending_change <= durable:", "if True:"),),
+        checks=(TESTS,),
+        tests=RECONFIGURATION_TESTS,
+    ),
+    Mutant(
         "campaign with an unapplied change",
         "nobody stands by a configuration that is committed to be another",
         (Edit(ELECTION, "        and not state.log.has_unapplied_configuration()\n    )", "    )"),),

@@ -476,3 +476,23 @@ def test_a_change_is_handed_out_when_its_commit_is_durable_and_what_is_before_it
     peer.work()
     peer.persist()
     assert not peer.take_ready().must_sync, "a commit alone is worth no sync"
+
+
+def test_followers_hear_that_a_change_is_committed_when_the_leader_has_that_on_its_disk() -> None:
+    """A leader that removes itself must be gone from its own configuration no later than from theirs: those who have
+    applied its removal hear nothing more from it, and it has still to say who stands next."""
+    cluster = Cluster(3).elect(1)
+    leader = cluster[1]
+    leader.write_through = False
+    leader.raw.propose(b"before")
+    removal = leader.change("-1").index
+    cluster.settle()
+    assert leader.commit == removal  # the others have it
+    while leader.configuration == THREE:
+        assert [cluster[node].commit for node in (2, 3)] == [removal - 1, removal - 1]
+        cluster.tick()  # nor do they hear of it by a heartbeat
+        assert leader.role is Role.LEADER
+        leader.persist()
+        cluster.settle()
+    assert cluster.leaders() == [2]
+    assert configurations(cluster) == {Configuration((2, 3))}
