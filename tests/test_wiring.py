@@ -226,9 +226,14 @@ def test_a_node_joins_over_the_wire_votes_executes_takes_over_and_is_removed(
                 await asyncio.wait_for(founder.removed(), 30)
                 assert newcomer.node.configuration.voters == (2,)
         # Its log says so, and when a snapshot does, it does not even start.
+        async with running(second):
+            pass
         async with running(first) as (again, _):
-            with pytest.raises(StoreRemoved, match="n1, store 0000000000000001"):
-                await asyncio.wait_for(again.removed(), 30)
+            removed = asyncio.ensure_future(again.removed())
+            await eventually(lambda: again.node.status().configuration.voters == (2,), 30, "it knows")
+            async with running(second):
+                with pytest.raises(StoreRemoved, match="n1, store 0000000000000001"):
+                    await asyncio.wait_for(removed, 30)
             await again.snapshots.take_snapshot()
         with pytest.raises(StoreRemoved):
             async with running(first):

@@ -27,6 +27,8 @@ TIMEOUT_S = 60.0
 ASK_S = 10.0
 LOOK_S = 1.0
 POLL_S = 0.1
+END_S = 10.0
+"""For a removed node to end by itself. One that is cut off does not hear that it may."""
 
 
 def add(asked: Invocation, name: str | None, *, learner: bool, replaced: str | None, keep_data: bool) -> None:
@@ -49,7 +51,10 @@ def add(asked: Invocation, name: str | None, *, learner: bool, replaced: str | N
                 f"{node.name} is a member and goes on catching up; to undo: raftctl node remove {node.name}",
             )
             raise
-        kept = joining.forget(cluster.launcher, old, keep_data=keep_data) if _is_local(cluster, old) else None
+        kept = None
+        if _is_local(cluster, old):
+            joining.let_end(cluster.launcher, old, END_S)
+            kept = joining.forget(cluster.launcher, old, keep_data=keep_data)
     role = "learner" if learner else "voter"
     took_s = time.monotonic() - began
     value = {
@@ -156,6 +161,7 @@ def remove(asked: Invocation, node: str, *, force: bool, keep_data: bool) -> Non
             if membership.member(name) is not None:
                 wait = _Wait(client, deadline, local.launcher.progress)
                 membership = _take_out(wait, name, force=force)
+                joining.let_end(local.launcher, name, END_S)
             elif not membership.leads:
                 raise CliError("no node leads", "raftctl raft status", ExitCode.UNAVAILABLE)
             worker = local.record().node(name).worker

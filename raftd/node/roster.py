@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from raftd.errors import OldCopy, RaftdError, StoreRemoved, StoreTwice
 from raftd.node.members import Members, MemberView
+from raftd.raft.types import NodeId
 from raftd.scheduler.effects import Effect, MembersChanged, NodeChanged
 from raftd.scheduler.state import State
 
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 
 REFUSED_GRACE_S = 3.0
 """As long as those who have removed a node still send it what was queued for it."""
+
+PATIENCE_S = 60.0
+"""For a majority to be reachable that knows of a removal. Those that were to stay may have been replaced since."""
 
 
 class Roster:
@@ -33,6 +37,7 @@ class Roster:
         set_peers: speak to exactly these from now on.
         on_fatal: called if this node must not go on.
         refused_grace_s: so long after a refusal its own log may still say that it was removed.
+        patience_s: so long after its removal a node waits for a majority of the others to know of it.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Roster:
         set_peers: Callable[[Sequence[MemberView]], Awaitable[None]],
         on_fatal: Callable[[BaseException], None],
         refused_grace_s: float = REFUSED_GRACE_S,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._name = name
         self._store_id = store_id
@@ -54,13 +60,20 @@ class Roster:
         self._set_peers = set_peers
         self._on_fatal = on_fatal
         self._refused_grace_s = refused_grace_s
+        self._patience_s = patience_s
         self._wake = asyncio.Event()
         self._removed = asyncio.Event()
         self._removed_at = 0
         self._refusal: StoreRemoved | None = None
+        self._refused_by: set[NodeId] = set()
+        self._has_been_refused = asyncio.Event()
 
     async def removed(self, known: int = 0) -> None:
-        """Return when this node has been removed from the cluster.
+        """Return when this node has been removed from the cluster, and can be done without.
+
+        Where its own log says so, it may be the only one that knows. The others would then go on asking for its vote,
+        which tells them (docs/decisions/0009): it stays until most of the voters that remain have refused it, for
+        they have that on their disks. After a while one is enough: the others can ask that one.
 
         Args:
             known: up to this entry, this node's own log knew what is committed when it started.
@@ -71,14 +84,32 @@ class Roster:
         await self._removed.wait()
         if self._refusal is not None and not self.is_removed:
             raise self._refusal
+        await self._known_to_the_others()
         if 0 < self._removed_at <= known:
             raise StoreRemoved(
                 f"{self._name}, store {self._store_id:016x}, was removed from its cluster",
                 try_="bring the node back with a new data directory: raftd init --join",
             )
 
-    def refused(self, error: RaftdError) -> None:
-        """A peer takes nothing from this node.
+    async def _known_to_the_others(self) -> None:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._refused_by_more_than(half=True)
+        except TimeoutError:
+            waits_for = ", ".join(member.name for member in self._members.all() if member.voter)
+            log.warning("stays until one of %s is reachable and knows that this node was removed", waits_for)
+            await self._refused_by_more_than(half=False)
+
+    async def _refused_by_more_than(self, *, half: bool) -> None:
+        while True:
+            voters = {member.store_id for member in self._members.all() if member.voter}
+            if len(voters & self._refused_by) > (len(voters) // 2 if half else 0):
+                return
+            self._has_been_refused.clear()
+            await self._has_been_refused.wait()
+
+    def refused(self, store_id: NodeId, error: RaftdError) -> None:
+        """A peer, of this store id, takes nothing from this node.
 
         One that says "removed" is enough: it is of this cluster and the store that was meant, or it would have said
         that first, and no store that was removed comes back. So is one that has heard a copy. Everything else may be
@@ -86,7 +117,11 @@ class Roster:
         """
         if isinstance(error, OldCopy | StoreTwice):
             self._on_fatal(error)
-        if isinstance(error, StoreRemoved) and self._refusal is None:
+        if not isinstance(error, StoreRemoved):
+            return
+        self._refused_by.add(store_id)
+        self._has_been_refused.set()
+        if self._refusal is None:
             self._refusal = error
             # Where it is being removed right now, its own log says so any moment.
             asyncio.get_running_loop().call_later(self._refused_grace_s, self._believe, error)

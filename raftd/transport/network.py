@@ -54,8 +54,8 @@ class Network:
         """Peers that are no members any more, until their sender ends."""
         self._closing: set[asyncio.Task[None]] = set()
         self.on_unreachable: Callable[[NodeId], None] = lambda _: None
-        self.on_refused: Callable[[RaftdError], None] = lambda _: None
-        """A peer takes nothing from this node, and says why."""
+        self.on_refused: Callable[[NodeId, RaftdError], None] = lambda _, __: None
+        """A peer, of this store id, takes nothing from this node, and says why."""
 
     @property
     def remotes(self) -> tuple[RemoteNode, ...]:
@@ -126,13 +126,14 @@ class Network:
         # Looked up at the call: the node that listens is made after the network.
         self.on_unreachable(store_id)
 
-    def _refused(self, error: RaftdError) -> None:
-        self.on_refused(error)
+    def _refused(self, store_id: NodeId, error: RaftdError) -> None:
+        self.on_refused(store_id, error)
 
     async def knock_while(self, lonely: Callable[[], bool], every_s: float = KNOCK_S) -> None:
         """Go to the peers now and then while ``lonely``, also with nothing to say; until it is cancelled.
 
-        One that was removed while it was down hears from nobody, and a learner asks nobody either.
+        One that was removed while it was down hears from nobody, and a learner asks nobody either. One that knows
+        that it was removed learns in this way who else does.
         """
         while True:
             await asyncio.sleep(every_s)

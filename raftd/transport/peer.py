@@ -20,6 +20,7 @@ from raftd.errors import RaftdError
 from raftd.pb import consensus_pb2 as pb
 from raftd.pb.consensus_pb2_grpc import ConsensusStub
 from raftd.raft.messages import Message
+from raftd.raft.types import NodeId
 from raftd.transport.base import ACCEPTED_KEY, LocalNode, RemoteNode, call_metadata, open_channel
 from raftd.transport.caller import CallFailed, own_metadata
 from raftd.transport.faults import FaultTable
@@ -63,7 +64,8 @@ class PeerSender:
         remote: the peer; a new address means a new sender.
         faults: what must not leave.
         on_unreachable: called when messages to the peer may have been lost.
-        on_refused: called with the reason when the peer takes no stream, or no more of it, from this node.
+        on_refused: called with the peer's store and the reason when it takes no stream, or no more of it, from this
+            node.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class PeerSender:
         remote: RemoteNode,
         faults: FaultTable,
         on_unreachable: Callable[[int], None],
-        on_refused: Callable[[RaftdError], None],
+        on_refused: Callable[[NodeId, RaftdError], None],
     ) -> None:
         self._local = local
         self._remote = remote
@@ -84,6 +86,7 @@ class PeerSender:
         self._queue: deque[Message] = deque()
         self._queued_bytes = 0
         self._wake = asyncio.Event()
+        self._knocks = False
         self._connected = False
         self._last_end: tuple[grpc.StatusCode, str] | None = None
         self._task = asyncio.create_task(self._run(), name=f"peer {remote.name}")
@@ -111,8 +114,10 @@ class PeerSender:
         self._wake.set()
 
     def knock(self) -> None:
-        """Open the stream although there is nothing to say: where the peer refuses this node, it says so."""
-        if not self._connected:
+        """Say nothing, but say it: open the stream, or send a batch without messages. A peer that refuses this node
+        looks at every batch, and says so."""
+        if not self._faults.drops_to(self._remote.name):
+            self._knocks = True
             self._wake.set()
 
     async def close(self) -> None:
@@ -160,7 +165,7 @@ class PeerSender:
             call.cancel()
         self._note_ended(code, details)
         if said := own_metadata(await call.trailing_metadata() or ()):
-            self._on_refused(CallFailed(code, details or "", said).error())
+            self._on_refused(self._remote.store_id, CallFailed(code, details or "", said).error())
         return accepted and code in _TRANSIENT
 
     async def _write_until_ended(self, call: StreamCall) -> None:
@@ -170,6 +175,9 @@ class PeerSender:
             while not ended.done():
                 await self._wake.wait()
                 self._wake.clear()
+                if self._knocks and not self._queue and not ended.done():
+                    await call.write(encode_batch(self._header, ()))
+                self._knocks = False
                 while self._queue and not ended.done():
                     if batch := self._take():
                         await call.write(encode_batch(self._header, batch))
@@ -189,6 +197,7 @@ class PeerSender:
     def _clear(self) -> None:
         self._queue.clear()
         self._queued_bytes = 0
+        self._knocks = False
         self._wake.clear()
 
     def _note_accepted(self) -> None:

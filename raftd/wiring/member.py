@@ -62,8 +62,6 @@ HAND_OVER_S = 2.0
 STORAGE_CLOSE_S = 10.0
 """For a disk that does not answer: what waits for it was never acknowledged."""
 
-REMOVED_GRACE_S = 2.0
-"""A removed node stays for so long: the others may still need to hear that it knows (thesis §4.2.2)."""
 APPLY_BYTES_PER_TURN = 256 * 1024
 """Committed entries are applied in portions of this size, so that a long replay does not starve heartbeats."""
 
@@ -169,7 +167,7 @@ class Server:
             started.push_async_callback(self.node.stop)
             started.push_async_callback(self.snapshots.close)
             self.node.start(self._leadership, self.snapshots)
-            knocking = self._network.knock_while(lambda: not self.node.leader)
+            knocking = self._network.knock_while(lambda: not self.node.leader or self._roster.is_removed)
             for work in (self._roster.run(), self.membership.run(), self._bulletin.run(), knocking):
                 self._parts.watch(asyncio.create_task(work), started)
             started.push_async_callback(self._host.stop, SERVER_GRACE_S)
@@ -188,12 +186,11 @@ class Server:
         )
 
     async def removed(self) -> None:
-        """Return when this node was removed from the cluster, and has had the time to say that it knows.
+        """Return when this node was removed from the cluster, and the others know it.
 
         Raises StoreRemoved: it had been, before it started or while it could not hear of it.
         """
         await self._roster.removed(self._directory.recovered.hard_state.commit)
-        await asyncio.sleep(REMOVED_GRACE_S)
 
     async def stop(self, *, hand_over: bool = True) -> None:
         """Stop what runs, report what can be reported, flush, and let the data directory go; bounded in time.

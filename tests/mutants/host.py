@@ -329,6 +329,26 @@ MUTANTS = (
         tests=("tests/node/test_roster.py",),
     ),
     Mutant(
+        "end before the others know of the removal",
+        "a removed node stays until most of those that remain know that it was removed",
+        (Edit("raftd/node/roster.py", "(len(voters) // 2 if half else 0)", "0"),),
+        checks=(TESTS,),
+        tests=("tests/node/test_roster.py",),
+    ),
+    Mutant(
+        "knock at closed doors only",
+        "who is connected and was removed meanwhile learns of it too",
+        (
+            Edit(
+                "raftd/transport/peer.py",
+                "self._knocks and not self._queue and not ended.done()",
+                "False",
+            ),
+        ),
+        checks=(TESTS,),
+        tests=("tests/transport/test_peer.py",),
+    ),
+    Mutant(
         "go on speaking to the first members",
         "peers are the members as they come and go",
         (Edit("raftd/node/roster.py", "if members and members != told:", "if members and not told:"),),

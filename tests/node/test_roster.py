@@ -21,7 +21,7 @@ from tests.support import eventually
 class Watched:
     """The roster of n1, store 1, whose directory has given out incarnation 3."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float = 60.0) -> None:
         self.state = State()
         self.told: list[list[str]] = []
         self.fatal: list[BaseException] = []
@@ -34,6 +34,7 @@ class Watched:
             self._set_peers,
             self.fatal.append,
             refused_grace_s=0.05,
+            patience_s=patience_s,
         )
 
     async def _set_peers(self, members: Sequence[MemberView]) -> None:
@@ -52,6 +53,11 @@ class Watched:
         self.state.removed_stores |= removed
         self.roster.on_effects(1, (MembersChanged(1, self.state.members),))
 
+    def refuse(self, *stores: int) -> None:
+        """These say that store 1 was removed."""
+        for store in stores:
+            self.roster.refused(store, StoreRemoved("n1, store 0000000000000001, was removed"))
+
     def register(self, store_id: int, incarnation: int) -> None:
         """A node of the name n1 is in the record."""
         health, eligibility = Health.UP, Eligibility.READY
@@ -66,6 +72,7 @@ def test_a_node_that_starts_says_so_where_it_had_been_removed_before() -> None:
         for known, refused in ((0, False), (1, True)):
             watched = Watched()
             watched.apply("n2", removed=frozenset({1}))
+            watched.refuse(2)
             if refused:
                 with pytest.raises(StoreRemoved, match="n1, store 0000000000000001"):
                     await watched.roster.removed(known)
@@ -78,11 +85,11 @@ def test_a_node_that_starts_says_so_where_it_had_been_removed_before() -> None:
 def test_who_was_removed_while_it_was_down_learns_it_from_a_refusal_and_from_no_other() -> None:
     async def scenario() -> None:
         watched = Watched()
-        watched.roster.refused(WrongIdentity("n1 is of cluster 00000000000000c1, n2 of another"))
+        watched.roster.refused(2, WrongIdentity("n1 is of cluster 00000000000000c1, n2 of another"))
         removed = asyncio.ensure_future(watched.roster.removed(99))
         await asyncio.sleep(0)
         assert not removed.done()
-        watched.roster.refused(StoreRemoved("n1, store 0000000000000001, was removed"))
+        watched.refuse(2)
         with pytest.raises(StoreRemoved, match="n1, store 0000000000000001"):
             await asyncio.wait_for(removed, 10)
 
@@ -93,7 +100,7 @@ def test_who_is_refused_while_it_is_being_removed_ends_well() -> None:
     async def scenario() -> None:
         watched = Watched()
         removed = asyncio.ensure_future(watched.roster.removed())
-        watched.roster.refused(StoreRemoved("n1, store 0000000000000001, was removed"))
+        watched.refuse(2)
         await asyncio.sleep(0)
         assert not removed.done()
         watched.apply("n2", removed=frozenset({1}))
@@ -106,7 +113,7 @@ def test_who_is_told_of_another_process_of_its_store_does_not_go_on() -> None:
     watched = Watched()
     told = [StoreTwice("two"), OldCopy("a later one")]
     for error in (NoLeader("nobody"), *told):
-        watched.roster.refused(error)
+        watched.roster.refused(2, error)
     assert watched.fatal == told
     assert not watched.roster.is_removed
 
@@ -134,7 +141,41 @@ def test_who_is_removed_learns_it() -> None:
             watched.apply(*names, removed=frozenset({removed}))
             known.append(watched.roster.is_removed)
         assert known == [False, True]
+        watched.refuse(2)
         await asyncio.wait_for(watched.roster.removed(), 10)
+
+    run(scenario())
+
+
+def test_who_is_removed_stays_until_most_of_those_that_remain_know_it() -> None:
+    """Until then it may be the only one that can tell them."""
+
+    async def scenario() -> None:
+        watched = Watched()
+        watched.apply("n2", "n3", "n4", removed=frozenset({1}))
+        removed = asyncio.ensure_future(watched.roster.removed())
+        for store in (2, 2, 9):
+            watched.refuse(store)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not removed.done(), "one of three, however often, and a stranger"
+        watched.refuse(3)
+        await asyncio.wait_for(removed, 10)
+
+    run(scenario())
+
+
+def test_who_was_removed_long_ago_goes_when_one_knows_it(caplog: pytest.LogCaptureFixture) -> None:
+    """The others of those that were to remain may be no members any more."""
+
+    async def scenario() -> None:
+        watched = Watched(patience_s=0.05)
+        watched.apply("n2", "n3", removed=frozenset({1}))
+        removed = asyncio.ensure_future(watched.roster.removed())
+        await eventually(lambda: "stays until one of n2, n3" in caplog.text, 10, "it says what it waits for")
+        assert not removed.done()
+        watched.refuse(3)
+        await asyncio.wait_for(removed, 10)
 
     run(scenario())
 

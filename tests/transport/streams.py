@@ -242,7 +242,7 @@ class Sender:
         self.unreachable: list[int] = []
         self.network.on_unreachable = self.unreachable.append
         self.refusals: list[RaftdError] = []
-        self.network.on_refused = self.refusals.append
+        self.network.on_refused = lambda _, error: self.refusals.append(error)
 
 
 @asynccontextmanager

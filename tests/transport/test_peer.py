@@ -450,6 +450,25 @@ def test_what_was_copied_is_told_so_when_the_copy_has_been_heard(tmp_path: Path)
     run(scenario())
 
 
+def test_who_is_connected_learns_by_knocking_that_it_was_removed_meanwhile(tmp_path: Path) -> None:
+    """Nothing else would be said on that stream."""
+
+    async def scenario() -> None:
+        sender, peer = Sender(tmp_path), Receiver(tmp_path)
+        async with connected(sender, peer):
+            sender.network.send([vote(1)])
+            await eventually(lambda: peer.terms == [1], 10, "it is heard")
+            peer.stores.removed.add(1)
+            knocking = asyncio.create_task(sender.network.knock_while(lambda: True, every_s=0.01))
+            await eventually(lambda: sender.refusals, 10, "the refusal")
+            knocking.cancel()
+            await asyncio.gather(knocking, return_exceptions=True)
+            assert {type(error) for error in sender.refusals} == {StoreRemoved}
+            assert peer.terms == [1]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     ("receiver", "reason"),
     [({"removed": (1,)}, StoreRemoved), ({"removed": (1,), "cluster": 0xC2}, WrongIdentity)],
