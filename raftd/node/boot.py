@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from raftd.codec.genesis import decode_genesis
 from raftd.codec.snapshot import decode_snapshot
-from raftd.errors import StorageError, StoreRemoved, UnknownFormat
+from raftd.errors import StorageError, UnknownFormat
 from raftd.node.members import Members, MemberView
 from raftd.raft.types import Configuration, EntryType, Snapshot
 from raftd.scheduler.state import State
@@ -38,11 +38,10 @@ class Start:
 
 
 def start_of(directory: DataDirectory) -> Start:
-    """Read what a data directory holds.
+    """Read what a data directory holds. Also one of a store that was removed starts: see ``roster``.
 
     Raises:
         StorageError: the snapshot cannot be read, or is not of this state.
-        StoreRemoved: this store was removed from its cluster.
         UnknownFormat: it is of a newer version, or no log of ours.
     """
     snapshot = directory.snapshots.newest
@@ -57,11 +56,6 @@ def start_of(directory: DataDirectory) -> Start:
         raise StorageError(
             f"the snapshot of entry {snapshot.index} in {directory.path} holds the state of {state.applied_index}",
             try_="keep a copy of the directory, remove this store from the cluster, and let the node join anew",
-        )
-    if directory.identity.store_id in state.removed_stores:
-        raise StoreRemoved(
-            f"{directory.path}: {directory.identity} was removed from its cluster",
-            try_="bring the node back with a new data directory: raftd init --join",
         )
     return Start(
         state,

@@ -64,6 +64,10 @@ class Roster:
         self._wake = asyncio.Event()
         self._removed = asyncio.Event()
         self._removed_at = 0
+        self._was_removed = self.is_removed
+        """The snapshot that it started from says so."""
+        if self._was_removed:
+            self._take_part_no_more()
         self._refusal: StoreRemoved | None = None
         self._refused_by: set[NodeId] = set()
         self._has_been_refused = asyncio.Event()
@@ -85,7 +89,7 @@ class Roster:
         if self._refusal is not None and not self.is_removed:
             raise self._refusal
         await self._known_to_the_others()
-        if 0 < self._removed_at <= known:
+        if self._was_removed or 0 < self._removed_at <= known:
             raise StoreRemoved(
                 f"{self._name}, store {self._store_id:016x}, was removed from its cluster",
                 try_="bring the node back with a new data directory: raftd init --join",
@@ -147,9 +151,12 @@ class Roster:
         """The state is another one."""
         self._wake.set()
         if self.is_removed and not self._removed.is_set():
-            log.warning("%s has been removed from the cluster: it takes part no more", self._name)
-            self._removed.set()
+            self._take_part_no_more()
         self._check_incarnation()
+
+    def _take_part_no_more(self) -> None:
+        log.warning("%s has been removed from the cluster: it takes part no more", self._name)
+        self._removed.set()
 
     async def run(self) -> None:
         """Keep the peers in step; until it is cancelled."""

@@ -80,7 +80,6 @@ class Server:
 
     Raises:
         ConfigError: the token or the trace file cannot be opened, or the port is in use.
-        StoreRemoved: this store was removed from its cluster.
         StorageError: the snapshot cannot be read.
         UnknownFormat: what the directory holds is of a newer version.
     """

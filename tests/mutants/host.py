@@ -295,11 +295,11 @@ MUTANTS = (
         tests=BOOT_TESTS,
     ),
     Mutant(
-        "start a store that was removed",
+        "end well though removed before the start",
         "a removed store never comes back",
-        (Edit(BOOT, "if directory.identity.store_id in state.removed_stores:", "if False:"),),
-        checks=WHERE,
-        tests=BOOT_TESTS,
+        (Edit("raftd/node/roster.py", "if self._was_removed or 0 <", "if 0 <"),),
+        checks=(TESTS,),
+        tests=("tests/node/test_roster.py",),
     ),
     Mutant(
         "start from another state than the snapshot's",

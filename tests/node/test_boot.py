@@ -6,7 +6,7 @@ import pytest
 
 from raftd.codec.genesis import encode_genesis
 from raftd.codec.snapshot import encode_snapshot
-from raftd.errors import StorageError, StoreRemoved, UnknownFormat
+from raftd.errors import StorageError, UnknownFormat
 from raftd.node.boot import Start, start_of
 from raftd.raft.types import Configuration, Entry, EntryType, HardState, Snapshot
 from raftd.scheduler.machine import StateMachine
@@ -72,10 +72,8 @@ def test_a_snapshot_that_holds_another_state_is_refused() -> None:
         with_snapshot(index=5)
 
 
-def test_a_store_that_was_removed_does_not_start() -> None:
-    with_snapshot(removed=frozenset({9}))
-    with pytest.raises(StoreRemoved):
-        with_snapshot(removed=frozenset({STORE}))
+def test_a_store_that_was_removed_starts_for_it_may_be_the_only_one_that_knows() -> None:
+    assert with_snapshot(removed=frozenset({STORE})).state.removed_stores == {STORE}
 
 
 def test_a_log_that_does_not_begin_with_its_founding_is_none_of_ours() -> None:

@@ -21,8 +21,8 @@ from tests.support import eventually
 class Watched:
     """The roster of n1, store 1, whose directory has given out incarnation 3."""
 
-    def __init__(self, patience_s: float = 60.0) -> None:
-        self.state = State()
+    def __init__(self, patience_s: float = 60.0, state: State | None = None) -> None:
+        self.state = state or State()
         self.told: list[list[str]] = []
         self.fatal: list[BaseException] = []
         self.roster = Roster(
@@ -143,6 +143,21 @@ def test_who_is_removed_learns_it() -> None:
         assert known == [False, True]
         watched.refuse(2)
         await asyncio.wait_for(watched.roster.removed(), 10)
+
+    run(scenario())
+
+
+def test_a_node_whose_snapshot_says_that_it_was_removed_says_so_when_the_others_do() -> None:
+    async def scenario() -> None:
+        before = Watched()
+        before.apply("n2", removed=frozenset({1}))
+        watched = Watched(state=before.state)
+        removed = asyncio.ensure_future(watched.roster.removed())
+        await asyncio.sleep(0)
+        assert not removed.done()
+        watched.refuse(2)
+        with pytest.raises(StoreRemoved, match="n1, store 0000000000000001"):
+            await asyncio.wait_for(removed, 10)
 
     run(scenario())
 

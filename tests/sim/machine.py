@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
-from raftd.errors import RaftdError, ShuttingDown, StorageError, StoreRemoved, Unavailable
+from raftd.errors import RaftdError, ShuttingDown, StorageError, Unavailable
 from raftd.executor.attach import AttachLoop
 from raftd.executor.config import ExecutorConfig
 from raftd.node.applier import Applier
@@ -536,13 +536,7 @@ class Machine:
             world.trace.count("started from a compacted log")
         if self.damaged and self.world.checks.failure is None:
             world.trace.count("damage went unnoticed")
-        try:
-            self.life = Life(self, process, directory)
-        except StoreRemoved:
-            directory.close()
-            self.disk.kill_process()
-            self.retired = True
-            return
+        self.life = Life(self, process, directory)
         world.checks.begins(self.life, recovered)
         self.life.start()
 
