@@ -235,7 +235,7 @@ def test_a_node_joins_over_the_wire_votes_executes_takes_over_and_is_removed(
                     with pytest.raises(StoreRemoved, match="n1, store 0000000000000001"):
                         await asyncio.wait_for(removed, 30)
                 await again.snapshots.take_snapshot()
-        assert again.node.status().snapshot_index == again.node.status().applied
+                assert again.node.status().snapshot_index == again.node.status().applied
 
     run(scenario())
 

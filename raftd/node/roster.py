@@ -72,6 +72,10 @@ class Roster:
         self._refused_by: set[NodeId] = set()
         self._has_been_refused = asyncio.Event()
 
+    async def told_to_go(self) -> None:
+        """Return as soon as this node has heard that it was removed."""
+        await self._removed.wait()
+
     async def removed(self, known: int = 0) -> None:
         """Return when this node has been removed from the cluster, and can be done without.
 

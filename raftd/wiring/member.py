@@ -62,6 +62,9 @@ HAND_OVER_S = 2.0
 STORAGE_CLOSE_S = 10.0
 """For a disk that does not answer: what waits for it was never acknowledged."""
 
+ASK_WHO_KNOWS_S = 0.2
+"""How often a node that was removed goes to the others, to be refused by those that know it."""
+
 APPLY_BYTES_PER_TURN = 256 * 1024
 """Committed entries are applied in portions of this size, so that a long replay does not starve heartbeats."""
 
@@ -166,8 +169,9 @@ class Server:
             started.push_async_callback(self.node.stop)
             started.push_async_callback(self.snapshots.close)
             self.node.start(self._leadership, self.snapshots)
-            knocking = self._network.knock_while(lambda: not self.node.leader or self._roster.is_removed)
-            for work in (self._roster.run(), self.membership.run(), self._bulletin.run(), knocking):
+            knocking = self._network.knock_while(lambda: not self.node.leader)
+            works = (self._roster.run(), self.membership.run(), self._bulletin.run(), knocking)
+            for work in (*works, self._ask_who_knows()):
                 self._parts.watch(asyncio.create_task(work), started)
             started.push_async_callback(self._host.stop, SERVER_GRACE_S)
             await self._host.start()
@@ -190,6 +194,10 @@ class Server:
         Raises StoreRemoved: it had been, before it started or while it could not hear of it.
         """
         await self._roster.removed(self._directory.recovered.hard_state.commit)
+
+    async def _ask_who_knows(self) -> None:
+        await self._roster.told_to_go()
+        await self._network.knock_while(lambda: True, ASK_WHO_KNOWS_S)
 
     async def stop(self, *, hand_over: bool = True) -> None:
         """Stop what runs, report what can be reported, flush, and let the data directory go; bounded in time.
