@@ -13,7 +13,6 @@ class _Write:
     number: int
     tick: int
     hard_state: HardState | None
-    has_entries: bool
 
 
 class Durability:
@@ -30,9 +29,9 @@ class Durability:
     def __len__(self) -> int:
         return len(self._outstanding)
 
-    def begin(self, number: int, tick: int, hard_state: HardState | None, has_entries: bool) -> None:
+    def begin(self, number: int, tick: int, hard_state: HardState | None) -> None:
         """A Ready that needs a sync was handed out at that tick."""
-        self._outstanding.append(_Write(number, tick, hard_state, has_entries))
+        self._outstanding.append(_Write(number, tick, hard_state))
 
     def complete(self, number: int) -> None:
         """The Ready of that number and all before it are durable."""
@@ -45,7 +44,3 @@ class Durability:
     def oldest_tick(self) -> int | None:
         """When the oldest Ready that is not durable was handed out; None if there is none."""
         return self._outstanding[0].tick if self._outstanding else None
-
-    def oldest_append_tick(self) -> int | None:
-        """When the oldest append that is not durable was handed out; None if there is none."""
-        return next((write.tick for write in self._outstanding if write.has_entries), None)

@@ -86,7 +86,7 @@ def tick(state: RaftState) -> None:
     config = state.config
     state.election_elapsed += 1
     state.heartbeat_elapsed += 1
-    stalled_since = state.durability.oldest_append_tick()
+    stalled_since = state.durability.oldest_tick()
     patience = config.election_ticks if config.disk_stall_ticks is None else config.disk_stall_ticks
     if patience and stalled_since is not None and state.ticks - stalled_since > patience:
         # Its heartbeats need no disk and would keep it in office for ever, committing nothing.

@@ -196,7 +196,7 @@ class RawNode:
             or state.log.commit_before_change(before.commit) < state.log.commit
         )
         if must_sync:
-            state.durability.begin(self._number, state.ticks, hard_state, bool(entries))
+            state.durability.begin(self._number, state.ticks, hard_state)
         messages, held = state.messages, state.held
         if held and not state.durability:
             messages, held = messages + held, []

@@ -243,6 +243,23 @@ def test_a_leader_whose_own_disk_stalls_steps_down_in_its_term() -> None:
     assert (cluster[1].role, cluster[1].term) == (Role.FOLLOWER, 1)
 
 
+def test_a_leader_whose_disk_stalls_when_it_writes_that_a_change_is_committed_steps_down() -> None:
+    """Nobody else hears of that before, and nothing else may come to be written."""
+    cluster = Cluster(3).elect(1)
+    leader = cluster[1]
+    leader.write_through = False
+    leader.change("-1")
+    cluster.settle()
+    leader.persist()  # the entry
+    cluster.settle()
+    assert [ready.entries for ready in leader.pending if ready.must_sync] == [()]
+    cluster.tick(11)
+    assert leader.role is Role.FOLLOWER
+    cluster.tick(40, only=[2, 3])
+    assert cluster.leaders() == [2]
+    assert cluster[2].configuration == Configuration((2, 3))
+
+
 def test_the_watch_of_the_own_disk_can_be_switched_off() -> None:
     cluster = Cluster(3, disk_stall_ticks=0).elect(1)
     cluster[1].write_through = False
