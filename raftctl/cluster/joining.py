@@ -17,7 +17,7 @@ from raftctl.cluster.control import LEADER, node_status
 from raftctl.cluster.launcher import MAX_SIZE, MAX_WORKERS, Launcher
 from raftctl.cluster.layout import ClusterRecord, NodeRecord, mint_id
 from raftctl.cluster.lock import exclusive
-from raftctl.cluster.process import ProcessState, wait_gone
+from raftctl.cluster.process import ProcessState
 from raftctl.cluster.spawn import StartFailed, last_words
 from raftctl.errors import CliError, ExitCode, UsageError
 
@@ -74,18 +74,6 @@ def settle(launcher: Launcher, name: str) -> None:
     with exclusive(launcher.name, launcher.lock_timeout_s):
         record = launcher.directory.require()
         launcher.directory.write(record.with_node(replace(record.node(name), joined=True)))
-
-
-def let_end(launcher: Launcher, name: str, timeout_s: float) -> None:
-    """Waits for a member that was removed to end by itself, but no longer than this.
-
-    It does when most of the others know of it. Before that, it may be the only one that can tell them.
-    """
-    node = node_status(launcher.directory, launcher.directory.require().node(name))
-    process = launcher.directory.process(name)
-    if process is not None and node.state is ProcessState.RUNNING:
-        launcher.progress(f"waiting for {name} to end")
-        wait_gone((process.identity,), timeout_s)
 
 
 def forget(launcher: Launcher, name: str, *, keep_data: bool = False) -> Path | None:

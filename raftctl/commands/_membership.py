@@ -27,8 +27,6 @@ TIMEOUT_S = 60.0
 ASK_S = 10.0
 LOOK_S = 1.0
 POLL_S = 0.1
-END_S = 10.0
-"""For a removed node to end by itself. One that is cut off does not hear that it may."""
 
 
 def add(asked: Invocation, name: str | None, *, learner: bool, replaced: str | None, keep_data: bool) -> None:
@@ -51,10 +49,7 @@ def add(asked: Invocation, name: str | None, *, learner: bool, replaced: str | N
                 f"{node.name} is a member and goes on catching up; to undo: raftctl node remove {node.name}",
             )
             raise
-        kept = None
-        if _is_local(cluster, old):
-            joining.let_end(cluster.launcher, old, END_S)
-            kept = joining.forget(cluster.launcher, old, keep_data=keep_data)
+        kept = joining.forget(cluster.launcher, old, keep_data=keep_data) if _is_local(cluster, old) else None
     role = "learner" if learner else "voter"
     took_s = time.monotonic() - began
     value = {
@@ -158,16 +153,17 @@ def remove(asked: Invocation, node: str, *, force: bool, keep_data: bool) -> Non
             if not _is_local(local, node) and membership.member(node) is not None:
                 raise _runs_elsewhere(membership, node, cluster)
             name = _local_name(local, node)
+            wait = _Wait(client, deadline, local.launcher.progress)
             if membership.member(name) is not None:
-                wait = _Wait(client, deadline, local.launcher.progress)
                 membership = _take_out(wait, name, force=force)
-                joining.let_end(local.launcher, name, END_S)
             elif not membership.leads:
                 raise CliError("no node leads", "raftctl raft status", ExitCode.UNAVAILABLE)
+            else:
+                membership = wait.until(_Gone(client, name).lacks, name)
             worker = local.record().node(name).worker
             kept = joining.forget(local.launcher, name, keep_data=keep_data)
             if worker:
-                _Wait(client, deadline, local.launcher.progress).forgotten(name)
+                wait.forgotten(name)
             text = f"removed {name}; {_voters(membership)}"
     voters = [member.name for member in membership.voters]
     data_dir = str(kept) if kept is not None else None
@@ -212,6 +208,8 @@ def _until_in_place(
 ) -> Membership:
     """Waits until a node has its part, knows what the others know and is ready to work; the membership then."""
 
+    gone = _Gone(wait.client, old)
+
     def lacks(membership: Membership) -> str:
         joining.check_runs(cluster.launcher, node)
         found = membership.member(node.name)
@@ -219,8 +217,8 @@ def _until_in_place(
             return f"{node.name} is not let in yet"
         if not learner and (lack := _votes(membership, node.name)):
             return _behind(wait.client, membership, node.name) or lack
-        if old and membership.member(old) is not None:
-            return f"{old} is still there"
+        if old and (lack := gone.lacks(membership)):
+            return lack
         seen = look(cluster.record().members, cluster.nodes, LOOK_S)
         lack = seen.missing().get(node.name, "")
         return f"{node.name} {lack}" if lack else ""
@@ -243,12 +241,33 @@ def _take_out(wait: _Wait, name: str, *, force: bool) -> Membership:
         again = f"raftctl node remove {name}"
         raise CliError(f"{name}: {unknown.message}", again, ExitCode.UNAVAILABLE) from unknown
 
-    def lacks(membership: Membership) -> str:
-        if membership.member(name) is not None:
-            return f"{name} is still a member"
-        return "the change is half done" if membership.joint else ""
+    return wait.until(_Gone(wait.client, name).lacks, name)
 
-    return wait.until(lacks, name)
+
+class _Gone:
+    """Whether a member is out, and may be switched off: what most of those that remain have applied, none of them that
+    is left forgets. Before that, the one that is removed may be the only one that could tell them."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client = client
+        self._name = name
+        self._since = 0
+
+    def lacks(self, membership: Membership) -> str:
+        """What is missing, in words; empty for nothing."""
+        if membership.member(self._name) is not None:
+            return f"{self._name} is still a member"
+        if membership.joint:
+            return "the change is half done"
+        infos, _ = self._client.everybody(timeout_s=LOOK_S)
+        leader = infos.get(membership.answered_by)
+        if not self._since and leader is not None:
+            self._since = leader.last_applied
+        voters = [member.name for member in membership.voters]
+        known = [name for name in voters if name in infos and infos[name].last_applied >= self._since > 0]
+        if len(known) > len(voters) // 2:
+            return ""
+        return f"{len(known)} of {len(voters)} voters know that {self._name} is out"
 
 
 def _check_majority(client: Client, name: str) -> None:

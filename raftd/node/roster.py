@@ -79,9 +79,9 @@ class Roster:
     async def removed(self, known: int = 0) -> None:
         """Return when this node has been removed from the cluster, and can be done without.
 
-        Where its own log says so, it may be the only one that knows. The others would then go on asking for its vote,
-        which tells them (docs/decisions/0009): it stays until most of the voters that remain have refused it, for
-        they have that on their disks. After a while one is enough: the others can ask that one.
+        It may be the only one that knows, or with whoever told it one of two. The others would then go on asking for
+        its vote, and be told (docs/decisions/0009): it stays until most of the voters that remain have refused it, for
+        they have that on their disks. After a while anyone is enough: the others can ask that one.
 
         Args:
             known: up to this entry, this node's own log knew what is committed when it started.
@@ -90,9 +90,9 @@ class Roster:
             StoreRemoved: it had been removed before, or while it could not hear of it.
         """
         await self._removed.wait()
+        await self._known_to_the_others()
         if self._refusal is not None and not self.is_removed:
             raise self._refusal
-        await self._known_to_the_others()
         if self._was_removed or 0 < self._removed_at <= known:
             raise StoreRemoved(
                 f"{self._name}, store {self._store_id:016x}, was removed from its cluster",
@@ -102,19 +102,29 @@ class Roster:
     async def _known_to_the_others(self) -> None:
         try:
             async with asyncio.timeout(self._patience_s):
-                await self._refused_by_more_than(half=True)
+                while not self._known_to_most():
+                    await self._next_refusal()
         except TimeoutError:
-            waits_for = ", ".join(member.name for member in self._members.all() if member.voter)
+            waits_for = ", ".join(self._voters().values())
             log.warning("stays until one of %s is reachable and knows that this node was removed", waits_for)
-            await self._refused_by_more_than(half=False)
+            while not self._refused_by:
+                await self._next_refusal()
 
-    async def _refused_by_more_than(self, *, half: bool) -> None:
-        while True:
-            voters = {member.store_id for member in self._members.all() if member.voter}
-            if len(voters & self._refused_by) > (len(voters) // 2 if half else 0):
-                return
-            self._has_been_refused.clear()
-            await self._has_been_refused.wait()
+    def _known_to_most(self) -> bool:
+        voters = self._voters()
+        return not voters or len(voters.keys() & self._refused_by) > len(voters) // 2
+
+    def _voters(self) -> dict[NodeId, str]:
+        """The voters that remain, as far as this node knows, and their names."""
+        return {
+            member.store_id: member.name
+            for member in self._members.all()
+            if member.voter and member.store_id != self._store_id
+        }
+
+    async def _next_refusal(self) -> None:
+        self._has_been_refused.clear()
+        await self._has_been_refused.wait()
 
     def refused(self, store_id: NodeId, error: RaftdError) -> None:
         """A peer, of this store id, takes nothing from this node.

@@ -331,7 +331,7 @@ MUTANTS = (
     Mutant(
         "end before the others know of the removal",
         "a removed node stays until most of those that remain know that it was removed",
-        (Edit("raftd/node/roster.py", "(len(voters) // 2 if half else 0)", "0"),),
+        (Edit("raftd/node/roster.py", "> len(voters) // 2", "> 0"),),
         checks=(TESTS,),
         tests=("tests/node/test_roster.py",),
     ),

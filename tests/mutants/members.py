@@ -59,7 +59,7 @@ MUTANTS = (
     ),
     Mutant(
         "tell of a change before its commit is durable",
-        "a leader is gone from its own configuration no later than from its followers'",
+        "followers hear of a change when the leader may apply it",
         (Edit(LEADER, "if state.pending_change <= durable:", "if True:"),),
         checks=(TESTS,),
         tests=RECONFIGURATION_TESTS,

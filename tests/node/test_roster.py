@@ -180,6 +180,24 @@ def test_who_is_removed_stays_until_most_of_those_that_remain_know_it() -> None:
     run(scenario())
 
 
+def test_who_learns_of_its_removal_from_a_refusal_stays_until_most_refuse_it() -> None:
+    """Whoever told it may be the only one that knows."""
+
+    async def scenario() -> None:
+        watched = Watched()
+        watched.apply("n1", "n2", "n3", "n4")
+        removed = asyncio.ensure_future(watched.roster.removed())
+        watched.refuse(2)
+        await asyncio.wait_for(watched.roster.told_to_go(), 10)
+        await asyncio.sleep(0)
+        assert not removed.done()
+        watched.refuse(4)
+        with pytest.raises(StoreRemoved, match="n1, store 0000000000000001"):
+            await asyncio.wait_for(removed, 10)
+
+    run(scenario())
+
+
 def test_who_was_removed_long_ago_goes_when_one_knows_it(caplog: pytest.LogCaptureFixture) -> None:
     """The others of those that were to remain may be no members any more."""
 

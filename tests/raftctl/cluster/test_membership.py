@@ -42,6 +42,7 @@ class FakeAdmin:
         self.never = False  # catches up
         self.failures: dict[str, ClientError] = {}
         self.down: set[str] = set()
+        self.behind: set[str] = set()
 
     def _fail(self, method: str) -> None:
         if method in self.failures:
@@ -81,10 +82,12 @@ class FakeAdmin:
         return 18
 
     def node_info(self, node: str, *, timeout_s: float) -> Any:
-        return type("Info", (), {"peers": (), "last_index": 9})
+        last_applied = 8 if node in self.behind else 9
+        return type("Info", (), {"peers": (), "last_index": 9, "last_applied": last_applied})
 
-    def everybody(self) -> tuple[dict[str, None], tuple[str, ...]]:
-        return {name: None for name in self.members_ if name not in self.down}, tuple(self.down)
+    def everybody(self, *, timeout_s: float = 1.0) -> tuple[dict[str, Any], tuple[str, ...]]:
+        up = [name for name in self.members_ if name not in self.down]
+        return {name: self.node_info(name, timeout_s=timeout_s) for name in up}, tuple(self.down)
 
 
 class CommandLine:
@@ -195,6 +198,21 @@ def test_the_leader_can_be_removed(raftctl: CommandLine) -> None:
     value = json.loads(raftctl("node", "remove", "leader", "-o", "json"))
     assert value == {"cluster": "c", "removed": ["n1"], "data_dir": None, "voters": ["n2", "n3"]}
     assert raftctl.names == ("n2", "n3")
+
+
+def test_a_removed_node_runs_on_until_most_of_the_others_know_it(
+    raftctl: CommandLine, started: Started
+) -> None:
+    """It may be the only one that could tell them."""
+    admin(raftctl).behind = {"n3"}
+    said = raftctl("node", "remove", "n1", "--timeout", "0.5s", code=ExitCode.WAIT_TIMED_OUT)
+    assert "1 of 2 voters know that n1 is out" in said
+    said = raftctl("node", "remove", "n1", "--timeout", "0.5s", code=ExitCode.WAIT_TIMED_OUT)
+    assert "1 of 2 voters know that n1 is out" in said
+    assert "n1" in started()
+    admin(raftctl).behind = set()
+    assert raftctl("node", "remove", "n1") == "removed n1; voters: n2, n3\n"
+    assert "n1" not in started()
 
 
 def test_the_files_of_a_removed_node_can_be_kept(raftctl: CommandLine) -> None:
