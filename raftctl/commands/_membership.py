@@ -159,7 +159,7 @@ def remove(asked: Invocation, node: str, *, force: bool, keep_data: bool) -> Non
             elif not membership.leads:
                 raise CliError("no node leads", "raftctl raft status", ExitCode.UNAVAILABLE)
             else:
-                membership = wait.until(_Gone(client, name).lacks, name)
+                membership = wait.until(_Gone(client, name, force=force).lacks, name)
             worker = local.record().node(name).worker
             kept = joining.forget(local.launcher, name, keep_data=keep_data)
             if worker:
@@ -241,16 +241,17 @@ def _take_out(wait: _Wait, name: str, *, force: bool) -> Membership:
         again = f"raftctl node remove {name}"
         raise CliError(f"{name}: {unknown.message}", again, ExitCode.UNAVAILABLE) from unknown
 
-    return wait.until(_Gone(wait.client, name).lacks, name)
+    return wait.until(_Gone(wait.client, name, force=force).lacks, name)
 
 
 class _Gone:
     """Whether a member is out, and may be switched off: what most of those that remain have applied, none of them that
     is left forgets. Before that, the one that is removed may be the only one that could tell them."""
 
-    def __init__(self, client: Client, name: str) -> None:
+    def __init__(self, client: Client, name: str, *, force: bool = False) -> None:
         self._client = client
         self._name = name
+        self._force = force
         self._since = 0
 
     def lacks(self, membership: Membership) -> str:
@@ -259,6 +260,8 @@ class _Gone:
             return f"{self._name} is still a member"
         if membership.joint:
             return "the change is half done"
+        if self._force:
+            return ""
         infos, _ = self._client.everybody(timeout_s=LOOK_S)
         leader = infos.get(membership.answered_by)
         if not self._since and leader is not None:

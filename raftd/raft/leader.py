@@ -133,10 +133,7 @@ def told_commit(state: RaftState) -> int:
     Else they would have applied it before this leader may. One that is removed would then be refused by those whom it
     still has something to say: which of them is to lead.
     """
-    durable = state.durability.commit
-    if state.pending_change <= durable:
-        return state.log.commit
-    return state.log.commit_before_change(durable)
+    return state.log.commit_before_change(state.durability.commit)
 
 
 def flush(state: RaftState) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -43,7 +44,7 @@ class Log:
     the index. A committed entry is never replaced.
     """
 
-    __slots__ = ("_reader", "applied", "commit", "handed_out", "unstable")
+    __slots__ = ("_changes", "_reader", "applied", "commit", "handed_out", "unstable")
 
     def __init__(self, reader: LogReader, commit: int, applied: int) -> None:
         if commit > reader.last_index:
@@ -62,6 +63,8 @@ class Log:
         self.handed_out = applied
         """The last index that left in a Ready's committed entries."""
         self.applied = applied
+        self._changes: deque[int] = deque()
+        """The CONF_CHANGEs that were committed since and are not handed out."""
 
     @property
     def first_index(self) -> int:
@@ -153,6 +156,8 @@ class Log:
             return False
         if index > self.last_index:
             raise InvariantViolation(f"cannot commit {index}: the log ends at {self.last_index}")
+        committed = self._scan(max(self.commit + 1, self.first_index), index + 1)
+        self._changes.extend(entry.index for entry in committed if entry.type is EntryType.CONF_CHANGE)
         self.commit = index
         return True
 
@@ -161,6 +166,7 @@ class Log:
         if snapshot.index <= self.commit:
             raise InvariantViolation(f"a snapshot up to {snapshot.index} would take back {self.commit}")
         self.unstable.restore(snapshot, self.commit)
+        self._changes.clear()
         self.commit = snapshot.index
 
     def durable(self, number: int) -> Snapshot | None:
@@ -173,10 +179,7 @@ class Log:
 
     def has_committed(self, durable_commit: int) -> bool:
         """Whether :meth:`take_committed` would give anything."""
-        following = self.handed_out + 1
-        if self.unstable.snapshot is not None or following > min(self.commit, self.durable_index):
-            return False
-        return following <= durable_commit or not _is_change(self.slice(following, following + 1, 0)[0][0])
+        return self.unstable.snapshot is None and self.handed_out < self._ready_to_apply(durable_commit)
 
     def take_committed(self, max_bytes: int, durable_commit: int) -> tuple[Entry, ...]:
         """The next entries to apply: committed, and durable here, so that no applied state outruns the disk.
@@ -186,18 +189,19 @@ class Log:
         """
         if not self.has_committed(durable_commit):
             return ()
-        entries, _ = self.slice(self.handed_out + 1, min(self.commit, self.durable_index) + 1, max_bytes)
-        for place, entry in enumerate(entries):
-            if entry.index > durable_commit and _is_change(entry):
-                entries = entries[:place]
-                break
+        entries, _ = self.slice(self.handed_out + 1, self._ready_to_apply(durable_commit) + 1, max_bytes)
         self.handed_out += len(entries)
+        while self._changes and self._changes[0] <= self.handed_out:
+            self._changes.popleft()
         return entries
 
+    def _ready_to_apply(self, durable_commit: int) -> int:
+        return min(self.commit_before_change(durable_commit), self.durable_index)
+
     def commit_before_change(self, after: int) -> int:
-        """How far it is committed before the first CONF_CHANGE behind that index; all of it if there is none."""
-        committed = self._scan(max(after + 1, self.first_index), self.commit + 1)
-        return next((entry.index - 1 for entry in committed if _is_change(entry)), self.commit)
+        """How far it is committed before the first CONF_CHANGE behind that index which was not handed out; all of it
+        if there is none."""
+        return next((index - 1 for index in self._changes if index > after), self.commit)
 
     def applied_to(self, index: int) -> None:
         """The host has applied up to the index."""
@@ -234,10 +238,6 @@ class Log:
 
 
 _SCAN_BYTES = 1024 * 1024
-
-
-def _is_change(entry: Entry) -> bool:
-    return entry.type is EntryType.CONF_CHANGE
 
 
 def _cut(

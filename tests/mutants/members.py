@@ -50,17 +50,20 @@ MUTANTS = (
     Mutant(
         "apply a change before its commit is durable",
         "who applies a change knows of it after a crash too, for those that left by it may be switched off",
-        (
-            Edit(LOG, "return following <= durable_commit or not", "return True or not"),
-            Edit(LOG, "if entry.index > durable_commit and _is_change", "if False and _is_change"),
-        ),
+        (Edit(LOG, "return min(self.commit_before_change(durable_commit), ", "return min(self.commit, "),),
         checks=(TESTS,),
         tests=RECONFIGURATION_TESTS,
     ),
     Mutant(
         "tell of a change before its commit is durable",
         "followers hear of a change when the leader may apply it",
-        (Edit(LEADER, "if state.pending_change <= durable:", "if True:"),),
+        (
+            Edit(
+                LEADER,
+                "return state.log.commit_before_change(state.durability.commit)",
+                "return state.log.commit",
+            ),
+        ),
         checks=(TESTS,),
         tests=RECONFIGURATION_TESTS,
     ),

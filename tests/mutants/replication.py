@@ -165,10 +165,9 @@ MUTANTS = (
         (
             Edit(
                 LOG,
-                "following > min(self.commit, self.durable_index)",
-                "following > self.commit",
+                "return min(self.commit_before_change(durable_commit), self.durable_index)",
+                "return self.commit_before_change(durable_commit)",
             ),
-            Edit(LOG, "min(self.commit, self.durable_index) + 1, max_bytes", "self.commit + 1, max_bytes"),
         ),
     ),
     Mutant(
@@ -177,13 +176,8 @@ MUTANTS = (
         (
             Edit(
                 LOG,
-                "following > min(self.commit, self.durable_index)",
-                "following > self.durable_index",
-            ),
-            Edit(
-                LOG,
-                "min(self.commit, self.durable_index) + 1, max_bytes",
-                "self.durable_index + 1, max_bytes",
+                "return min(self.commit_before_change(durable_commit), self.durable_index)",
+                "return self.durable_index",
             ),
             blind("log"),
         ),
