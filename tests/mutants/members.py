@@ -242,9 +242,11 @@ MUTANTS = (
         (
             Edit(
                 LOG,
-                "        self.unstable.restore(snapshot, self.commit)\n        self.commit = snapshot.index\n",
+                "        self.unstable.restore(snapshot, self.commit)\n        self._changes.clear()\n"
+                "        self.commit = snapshot.index\n",
                 "        tail, _ = self.slice(snapshot.index + 1, self.last_index + 1, 10**9)\n"
-                "        self.unstable.restore(snapshot, self.commit)\n        self.commit = snapshot.index\n"
+                "        self.unstable.restore(snapshot, self.commit)\n        self._changes.clear()\n"
+                "        self.commit = snapshot.index\n"
                 "        if tail:\n            self.append(tail)\n",
             ),
         ),
