@@ -13,7 +13,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import grpc
@@ -29,7 +29,9 @@ from raftd.pb.scheduler_pb2_grpc import SchedulerStub
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 
-# One attempt at one node. Doubles with every round, so that a slow cluster is still given time to answer.
+# Of one node in the first round, see `Patience`: to show that it is there, to answer, and between two rounds.
+FIRST_PROBE_S = 0.25
+LONGEST_PROBE_S = 2.0
 FIRST_TRY_S = 2.0
 LONGEST_TRY_S = 30.0
 FIRST_PAUSE_S = 0.05
@@ -67,7 +69,7 @@ _NOTHING_HAPPENED = (
     errors.ShuttingDown,
     errors.PeerUnreachable,
 )
-PROBE_S = 1.0
+MEET_S = 1.0  # for the answer to who there is, which nobody waits for
 
 MEET_EVERY_S = 5.0
 """A client that lives so long asks who has come: one leader may lead until it is removed, and never name another."""
@@ -115,6 +117,22 @@ def error_of(error: aio.AioRpcError, address: str) -> errors.ClientError:
     return (kind or errors.ClientError)(f"{address}: {details}")
 
 
+@dataclass(slots=True)
+class Patience:
+    """What a node is given in this round. Doubles with every round, so that a slow cluster is still given time."""
+
+    probe_s: float = field(default_factory=lambda: FIRST_PROBE_S)
+    try_s: float = field(default_factory=lambda: FIRST_TRY_S)
+    pause_s: float = field(default_factory=lambda: FIRST_PAUSE_S)
+
+    async def pause(self, remaining_s: float) -> None:
+        """Ends a round in which nobody gave an answer to keep."""
+        await asyncio.sleep(min(max(remaining_s, 0.0), self.pause_s * random.uniform(0.5, 1.0)))
+        self.probe_s = min(self.probe_s * 2, LONGEST_PROBE_S)
+        self.try_s = min(self.try_s * 2, LONGEST_TRY_S)
+        self.pause_s = min(self.pause_s * 2, LONGEST_PAUSE_S)
+
+
 class Router:
     """Knows a cluster's nodes and finds one that answers.
 
@@ -129,6 +147,7 @@ class Router:
         self._met_stranger = False  # a leader that was not known: there may be more that are not
         self._met_at_s = time.monotonic()  # when it was last asked who there is
         self._failed: dict[str, int] = {}  # failures in a row: who has more of them is asked later
+        self._heard: set[str] = set()  # who has answered, and has not failed to since
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -190,6 +209,7 @@ class Router:
         hint = leader_hint(error.trailing_metadata())
         if isinstance(found, errors.NodeUnreachable):
             self._failed[address] = self._failed.get(address, 0) + 1
+            self._heard.discard(address)
         if hint is not None:
             self.lead_by(*hint)
         elif self._leader == address and found.retryable:
@@ -199,6 +219,7 @@ class Router:
     def note_success(self, address: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
         """Learns from an answered call: this node is up, and may have said who leads."""
         self._failed.pop(address, None)
+        self._heard.add(address)
         hint = leader_hint(metadata)
         if hint is not None:
             self.lead_by(*hint)
@@ -225,6 +246,16 @@ class Router:
             raise self.note_failure(address, error) from error
         return response
 
+    async def reach(self, address: str, timeout_s: float, *, again: bool = False) -> None:
+        """Sees that a node is there, where it was not heard yet, or `again`: a paused one lets everybody connect, and
+        would take all the time that a request is given.
+
+        Raises:
+            ClientError: what it, or the connection to it, said.
+        """
+        if again or (address not in self._heard and len(self._names) > 1):
+            await self.ask(address, lambda s: s.admin.NodeInfo, NodeInfoRequest(), timeout_s)
+
     async def call(
         self,
         pick: Callable[[Stubs], aio.UnaryUnaryMultiCallable[Req, Res]],
@@ -241,17 +272,19 @@ class Router:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         telling: errors.ClientError | None = None
-        pause_s, try_s = FIRST_PAUSE_S, FIRST_TRY_S
+        patience = Patience()
         while True:
             asked: set[str] = set()
             while (address := next((one for one in self.order() if one not in asked), None)) is not None:
                 asked.add(address)
-                remaining_s = deadline - loop.time()
-                if remaining_s <= 0:
+                if loop.time() >= deadline:
                     break
                 try:
-                    response = await self.ask(address, pick, request, min(remaining_s, try_s))
-                    await self._meet(address, min(deadline - loop.time(), PROBE_S))
+                    await self.reach(address, min(deadline - loop.time(), patience.probe_s))
+                    response = await self.ask(
+                        address, pick, request, min(deadline - loop.time(), patience.try_s)
+                    )
+                    await self._meet(address, min(deadline - loop.time(), MEET_S))
                     return response
                 except errors.ClientError as error:
                     if not error.retryable:
@@ -260,9 +293,7 @@ class Router:
             remaining_s = deadline - loop.time()
             if remaining_s <= 0:
                 raise telling or errors.NodeUnreachable("no node answered in time")
-            await asyncio.sleep(min(remaining_s, pause_s * random.uniform(0.5, 1.0)))
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
-            try_s = min(try_s * 2, LONGEST_TRY_S)
+            await patience.pause(remaining_s)
 
     async def _meet(self, address: str, timeout_s: float) -> None:
         """After a leader that was not known yet, and every few seconds: who else has come? Those that are known may all
@@ -292,7 +323,7 @@ class Router:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         failure: errors.ClientError | None = None
-        pause_s = FIRST_PAUSE_S
+        patience = Patience()
         while True:
             for address in self.order():
                 remaining_s = deadline - loop.time()
@@ -300,9 +331,7 @@ class Router:
                     break
                 try:
                     # A node that hangs must not get the request: it might take it long after the caller has gone.
-                    await self.ask(
-                        address, lambda s: s.admin.NodeInfo, NodeInfoRequest(), min(remaining_s, PROBE_S)
-                    )
+                    await self.reach(address, min(remaining_s, patience.probe_s), again=True)
                 except errors.NodeUnreachable as error:
                     failure = more_telling(failure, error)
                     continue
@@ -320,8 +349,7 @@ class Router:
             remaining_s = deadline - loop.time()
             if remaining_s <= 0:
                 raise failure or errors.NodeUnreachable("no node answered in time")
-            await asyncio.sleep(min(remaining_s, pause_s * random.uniform(0.5, 1.0)))
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            await patience.pause(remaining_s)
 
 
 def more_telling(before: errors.ClientError | None, now: errors.ClientError) -> errors.ClientError:

@@ -7,6 +7,7 @@ sees it; a stream that breaks is asked for again from another node, and what cam
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ from dataclasses import replace
 from grpc import aio
 
 from raftctl.client import errors, wire
-from raftctl.client.channel import LONGEST_PAUSE_S, Router, more_telling
+from raftctl.client.channel import LONGEST_PAUSE_S, Patience, Router, more_telling
 from raftctl.client.models import BlobRef, BlobStat, LogChunk, OutputStream
 from raftd.pb import blobs_pb2 as pb
 from raftd.pb import scheduler_pb2
@@ -57,13 +58,16 @@ class Transfers:
             BlobDamaged: every node that claims to have them sends others.
             Unavailable: nobody answered in time.
         """
-        deadline = asyncio.get_running_loop().time() + timeout_s
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        patience = Patience()
         missing: errors.ClientError | None = None
         telling: errors.ClientError | None = None
-        while (remaining_s := deadline - asyncio.get_running_loop().time()) > 0:
+        while (remaining_s := deadline - loop.time()) > 0:
             for address in self._router.order():
                 try:
-                    async with asyncio.timeout(remaining_s):
+                    async with asyncio.timeout_at(deadline):
+                        await self._router.reach(address, min(remaining_s, patience.probe_s), again=True)
                         return await self._get_from(address, digest)
                 except TimeoutError:
                     telling = more_telling(telling, errors.NodeUnreachable(f"{address} sent no blob in time"))
@@ -76,7 +80,7 @@ class Transfers:
                     telling = more_telling(telling, error)
             if telling is None and missing is not None:
                 raise missing  # every node answered, and none has it
-            await asyncio.sleep(min(max(remaining_s, 0), LONGEST_PAUSE_S))
+            await patience.pause(deadline - loop.time())
         raise telling or missing or errors.NodeUnreachable("no node answered in time")
 
     async def _get_from(self, address: str, digest: str) -> bytes:
@@ -105,23 +109,33 @@ class Transfers:
             Unavailable: not enough nodes could take it in time.
         """
         digest = hashlib.sha256(data).hexdigest()
-        deadline = asyncio.get_running_loop().time() + timeout_s
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        patience = Patience()
         telling: errors.ClientError | None = None
-        while (remaining_s := deadline - asyncio.get_running_loop().time()) > 0:
+        while (remaining_s := deadline - loop.time()) > 0:
             for address in self._router.order():
-                call = self._router.stubs(address).blobs.Put(
-                    _frames(data, digest, replicas), timeout=remaining_s, metadata=self._router.metadata
-                )
                 try:
-                    answer = await call
-                    return BlobRef(answer.blob.digest, answer.blob.size_bytes)
-                except aio.AioRpcError as error:
-                    failure = self._router.note_failure(address, error)
-                    if not failure.retryable:
-                        raise failure from error
-                    telling = more_telling(telling, failure)
-            await asyncio.sleep(min(max(remaining_s, 0), LONGEST_PAUSE_S))
+                    await self._router.reach(address, min(remaining_s, patience.probe_s), again=True)
+                    return await self._put_to(address, data, digest, replicas, deadline - loop.time())
+                except errors.ClientError as error:
+                    if not error.retryable:
+                        raise
+                    telling = more_telling(telling, error)
+            await patience.pause(deadline - loop.time())
         raise telling or errors.NodeUnreachable("no node took the blob in time")
+
+    async def _put_to(
+        self, address: str, data: bytes, digest: str, replicas: int, timeout_s: float
+    ) -> BlobRef:
+        call = self._router.stubs(address).blobs.Put(
+            _frames(data, digest, replicas), timeout=timeout_s, metadata=self._router.metadata
+        )
+        try:
+            answer = await call
+        except aio.AioRpcError as error:
+            raise self._router.note_failure(address, error) from error
+        return BlobRef(answer.blob.digest, answer.blob.size_bytes)
 
     async def stat(self, digest: str, timeout_s: float) -> BlobStat:
         """Where a blob is."""
@@ -139,27 +153,37 @@ class Transfers:
         """
         seen = Seen()
         failures = 0
+        patience = Patience()
         while True:
             address = self._router.order()[0]
-            request = scheduler_pb2.LogsRequest(task_id=task_id, attempt=attempt, follow=follow)
-            call = self._router.stubs(address).scheduler.Logs(request, metadata=self._router.metadata)
             seen.again()
             try:
-                async for message in call:
-                    chunk = wire.log_chunk(message)
-                    if attempt == 0:
-                        attempt = chunk.attempt  # a reconnect goes on with this attempt, not with a later one
-                    if (fresh := seen.fresh(chunk)) is not None:
-                        yield fresh
+                await self._router.reach(address, patience.probe_s)
+                async with contextlib.aclosing(self._logs_from(address, task_id, attempt, follow)) as chunks:
+                    async for chunk in chunks:
+                        if attempt == 0:
+                            attempt = chunk.attempt  # a reconnect goes on with this one, not with a later one
+                        if (fresh := seen.fresh(chunk)) is not None:
+                            yield fresh
                 return
-            except aio.AioRpcError as error:
-                failure = self._router.note_failure(address, error)
-            finally:
-                call.cancel()
-            failures += 1
-            if not failure.retryable or failures > 3 * len(self._router.addresses):
-                raise failure
-            await asyncio.sleep(LONGEST_PAUSE_S)
+            except errors.ClientError as error:
+                failures += 1
+                if not error.retryable or failures > 3 * len(self._router.addresses):
+                    raise
+            await patience.pause(LONGEST_PAUSE_S)
+
+    async def _logs_from(
+        self, address: str, task_id: str, attempt: int, follow: bool
+    ) -> AsyncGenerator[LogChunk, None]:
+        request = scheduler_pb2.LogsRequest(task_id=task_id, attempt=attempt, follow=follow)
+        call = self._router.stubs(address).scheduler.Logs(request, metadata=self._router.metadata)
+        try:
+            async for message in call:
+                yield wire.log_chunk(message)
+        except aio.AioRpcError as error:
+            raise self._router.note_failure(address, error) from error
+        finally:
+            call.cancel()
 
 
 def _frames(data: bytes, digest: str, replicas: int) -> Iterator[pb.PutRequest]:

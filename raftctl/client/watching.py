@@ -61,6 +61,7 @@ class Watcher:
                 if next_index == 0:
                     next_index = (await self._read_status()).read.applied_index + 1
                 address = self._router.order()[0]
+                await self._router.reach(address, SILENCE_S)
                 async with contextlib.aclosing(self._stream(address, next_index, about)) as batches:
                     async for batch in batches:
                         next_index = max(next_index, batch.next_index)

@@ -96,7 +96,8 @@ def test_all_killed_at_once_come_back(cluster: ClusterFactory) -> None:
 
 def test_a_paused_leader_is_replaced_and_follows_when_resumed(cluster: ClusterFactory) -> None:
     made = cluster(3)
-    paused = made.leader()
+    paused = "n1"  # the first that a client asks
+    made.run("raft", "transfer-leader", paused)
     made.run("node", "pause", "leader")
     assert "already paused" in made.run("node", "pause", paused).stdout
     wait_until(lambda: made.leader() != paused, 20, "another leader")

@@ -66,6 +66,10 @@ class FakeNode:
     stopped: threading.Event = field(default_factory=threading.Event)
 
 
+EVERYTHING = "*"
+"""Among what a node hangs in: every method."""
+
+
 class FakeCluster:
     """Some nodes over one state. Use it as a context manager."""
 
@@ -127,6 +131,10 @@ class FakeCluster:
                 node.role, node.believes_in = "follower", ""
                 for method in ("Submit", "Cancel", "Get", "GetJob", "List", "Status", *CHANGES):
                     node.always[method] = Failure("no_leader", f"{name} knows of no leader")
+
+    def pause(self, name: str) -> None:
+        """The node answers nothing more; connections to it stay, and new ones are let in."""
+        self.nodes[name].hangs.add(EVERYTHING)
 
     def stop(self, name: str) -> None:
         """The node is gone: its port refuses."""
@@ -265,7 +273,7 @@ class FakeCluster:
                 node,
                 Failure("unauthenticated", "a token is needed", grpc.StatusCode.UNAUTHENTICATED),
             )
-        if method in node.hangs:
+        if method in node.hangs or EVERYTHING in node.hangs:
             node.stopped.wait()
         if failure is not None and not failure.after_applying:
             self.fail(context, node, failure)

@@ -139,6 +139,47 @@ def test_a_node_that_hangs_takes_a_part_of_the_time_only(cluster: FakeCluster) -
     with_client(cluster, use)
 
 
+@pytest.mark.parametrize("was_heard", [False, True])
+def test_a_paused_node_is_not_waited_for(cluster: FakeCluster, was_heard: bool) -> None:
+    """It comes first in the list, and lets everybody connect: without a look whether it is there it would take all of
+    the time, and get requests that it might carry out when it is resumed."""
+    cluster.lead("n2")
+
+    async def use(client: AsyncClient) -> None:
+        if was_heard:
+            assert (await client.node_info("n1")).name == "n1"
+        cluster.pause("n1")
+        assert not (await client.cluster_view()).stale
+        assert (await client.submit(NOOP)).task_id == "t1"
+        assert (await client.transfer_leadership("n3")).leader == "n3"
+        assert asked(cluster, "Submit")["n1"] == 0
+        assert asked(cluster, "TransferLeadership")["n1"] == 0
+
+    # One that was heard costs one try: it might only be slow.
+    with_client(cluster, use, timeout_s=channel.FIRST_TRY_S * (2 if was_heard else 1))
+
+
+def test_bytes_come_and_go_beside_a_paused_node(cluster: FakeCluster) -> None:
+    cluster.lead("n2")
+    cluster.pause("n1")
+
+    async def put(client: AsyncClient) -> None:
+        await client.blob_put(b"x" * 600_000)
+
+    async def get(client: AsyncClient) -> None:
+        (digest,) = cluster.blobs
+        assert await client.blob_get(digest) == b"x" * 600_000
+
+    async def logs(client: AsyncClient) -> None:
+        await client.submit(NOOP)
+        cluster.logs["t1"] = [(False, b"a line\n")]
+        async for chunk in client.logs("t1"):
+            assert chunk.data == b"a line\n"
+
+    for use in (put, get, logs):  # each by a client that knows nothing yet
+        with_client(cluster, use)
+
+
 def test_leadership_that_is_found_late_is_waited_for(cluster: FakeCluster) -> None:
     for node in cluster.nodes.values():
         node.failures["Submit"] = [Failure("no_leader")] * 3
@@ -170,7 +211,7 @@ def test_a_wrong_token_is_no_reason_to_try_elsewhere(cluster: FakeCluster) -> No
                 await client.submit(NOOP)
 
     asyncio.run(main())
-    assert sum(asked(cluster, "Submit").values()) == 1
+    assert sum(node.calls.total() for node in cluster.nodes.values()) == 1
     assert not cluster.tasks
 
 
